@@ -1,0 +1,3 @@
+//! Spikegate: an edge proxy that sells tickets.
+
+pub mod config;
