@@ -9,6 +9,8 @@ mod whole_file;
 
 use super::*;
 
+const SHIPPED: &str = include_str!("../../conf/spikegate.yaml");
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Asserts all that is wrong with a file, in order; nothing if it is right.
@@ -33,6 +35,20 @@ const TOP: &str = "{sales: {t: }, HERE}";
 #[track_caller]
 fn read(yaml: &str) -> Config {
     Config::from_yaml(yaml).unwrap_or_else(|errors| panic!("{errors}\nin this file:\n{yaml}"))
+}
+
+/// Takes the comment marks away from settings that are commented out. A `#` before a space begins words.
+fn uncomment(yaml: &str, mark: &str) -> String {
+    let uncommented = yaml.lines().map(|line| {
+        let setting = line.trim_start();
+        match setting.strip_prefix(mark) {
+            Some(rest) if !rest.is_empty() && !rest.starts_with(['#', ' ']) => {
+                format!("{}{rest}", &line[..line.len() - setting.len()])
+            }
+            _ => line.to_owned(),
+        }
+    });
+    uncommented.collect::<Vec<_>>().join("\n")
 }
 
 fn server(port: u16, weight: u32) -> Server {
@@ -251,6 +267,57 @@ fn a_name_is_a_server_for_each_of_its_addresses() {
         assert!(server.address.ip().is_loopback());
         assert_eq!((server.address.port(), server.weight), (3001, 7));
     }
+}
+
+#[test]
+fn the_shipped_file_is_the_demo() {
+    let config = read(SHIPPED);
+    assert_eq!(config.listen, [SocketAddr::from(([0, 0, 0, 0], 80))]);
+    assert_eq!(config.upstreams[0].servers, [server(3001, 1), server(3002, 2), server(3003, 3), server(3004, 4)]);
+    let hosts = ["load_balance.com".to_owned(), "www.load_balance.com".to_owned()];
+    assert_eq!(config.routes[0], Route { hosts: hosts.into(), path: "/".to_owned(), upstream: 0 });
+    assert_eq!(config.routes[1], Route { hosts: vec![], path: "/".to_owned(), upstream: 0 });
+    let ticket = Sale {
+        key: "ticket_hash_key".to_owned(),
+        total: Some(10_000),
+        buyer: BuyerSource::Header("x-user-id".to_owned()),
+        seed_dialect: true,
+        stat_log: Some("stat.log".into()),
+        ..sale_by_default("ticket")
+    };
+    assert_eq!(config.sales, [ticket]);
+}
+
+#[test]
+fn the_shipped_file_shows_the_true_defaults() {
+    let uncommented = uncomment(SHIPPED, "#");
+    assert_ne!(uncommented, SHIPPED);
+    assert_eq!(read(&uncommented), read(SHIPPED));
+}
+
+#[test]
+fn the_shipped_file_shows_examples_that_work() {
+    let token = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(token.path(), "a-token-of-some-length\n").expect("the token is written");
+    let token_file = token.path().display().to_string();
+    let config = read(&uncomment(SHIPPED, "##").replace("/etc/spikegate/token", &token_file));
+
+    assert!(config.control.token.is_some());
+    let redis = Store::Redis {
+        url: "redis://127.0.0.1:6379".to_owned(),
+        connect_timeout: 2 * SECOND,
+        response_timeout: SECOND,
+    };
+    assert!(config.ledger.store == redis);
+    let health_check = HealthCheck {
+        probe: Probe::Http { path: "/healthz".to_owned() },
+        interval: 5 * SECOND,
+        timeout: SECOND,
+        rise: 2,
+        fall: 3,
+    };
+    assert_eq!(config.upstreams[0].health_check, Some(health_check));
+    assert!(config.sales[0].opens_at_ms < config.sales[0].closes_at_ms);
 }
 
 #[test]
