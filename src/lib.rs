@@ -3,5 +3,9 @@
 pub mod answer;
 pub mod config;
 pub mod ledger;
+pub mod proxy;
+pub mod route;
 pub mod sale;
+pub mod server;
 pub mod telemetry;
+pub mod upstream;
