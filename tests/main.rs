@@ -5,3 +5,4 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed, and says where")]
 
 mod harness;
+mod ledgers;
