@@ -1,7 +1,11 @@
 //! Spikegate: an edge proxy that sells tickets.
 
+pub mod answer;
 pub mod config;
+pub mod ledger;
 pub mod proxy;
 pub mod route;
+pub mod sale;
 pub mod server;
+pub mod telemetry;
 pub mod upstream;
