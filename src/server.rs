@@ -7,9 +7,11 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pingora::server::Fds;
 use pingora::server::configuration::ServerConf;
 use pingora::services::Service as _;
 use pingora::services::listening::Service;
@@ -94,7 +96,9 @@ enum Told {
 impl Edge {
     /// Starts everything.
     pub(crate) fn start(config: Config) -> Result<Self, StartError> {
-        try_binding(config.listen.iter().chain([&config.control.listen]))?;
+        // All are bound before anything else happens, so that whoever is refused an address has done nothing yet.
+        let listening = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let _control = bind(&config.control.listen)?;
 
         let background =
             Builder::new_multi_thread().worker_threads(1).thread_name("background").enable_all().build()?;
@@ -112,13 +116,14 @@ impl Edge {
         }
 
         let mut public = Service::new("public".to_owned(), http_proxy(&Arc::new(conf(&config)), proxy));
-        for address in &config.listen {
+        let mut sockets = Fds::new();
+        for (address, listener) in config.listen.iter().zip(listening) {
             public.add_tcp(&address.to_string());
-        }
-        let listeners = traffic.spawn(async move { public.start_service(None, told, 1).await });
-        for address in &config.listen {
+            sockets.add(address.to_string(), listener.into_raw_fd());
             log::info!("listening on {address}");
         }
+        let sockets = Arc::new(sockets.into());
+        let listeners = traffic.spawn(async move { public.start_service(Some(sockets), told, 1).await });
         Ok(Self { traffic, background, listeners, shutdown, connections })
     }
 
@@ -182,13 +187,11 @@ fn conf(config: &Config) -> ServerConf {
     }
 }
 
-/// Binds all addresses once, all at the same time so that two that exclude each other are found, and lets go of them.
-/// Pingora would try for half a minute, and then only one task would fail.
-fn try_binding<'a>(addresses: impl Iterator<Item = &'a SocketAddr>) -> Result<(), StartError> {
-    let bind = |address: &SocketAddr| {
-        TcpListener::bind(address).map_err(|source| StartError::Bind { address: *address, source })
-    };
-    addresses.map(bind).collect::<Result<Vec<_>, _>>().map(drop)
+/// A socket that listens, in the way that Pingora takes over a socket: it would itself try for half a minute, and then
+/// only end the task that tried.
+fn bind(address: &SocketAddr) -> Result<TcpListener, StartError> {
+    let bound = TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    bound.map_err(|source| StartError::Bind { address: *address, source })
 }
 
 /// Says what is wrong and what can be done about it.
@@ -201,7 +204,7 @@ fn bind_trouble(address: SocketAddr, error: &io::Error) -> String {
                  sudo setcap 'cap_net_bind_service=+ep' {program}, or choose another port"
             )
         }
-        io::ErrorKind::AddrInUse => "the address is in use by another process".to_owned(),
+        io::ErrorKind::AddrInUse => "the address is already in use".to_owned(),
         _ => error.to_string(),
     }
 }
@@ -219,16 +222,15 @@ mod tests {
         assert!(text.starts_with("listen 0.0.0.0:80: permission denied; an ordinary user may not bind"), "{text}");
         assert!(text.contains("sudo setcap 'cap_net_bind_service=+ep' /"), "{text}");
         let text = trouble(8080, io::ErrorKind::AddrInUse);
-        assert_eq!(text, "listen 0.0.0.0:8080: the address is in use by another process");
+        assert_eq!(text, "listen 0.0.0.0:8080: the address is already in use");
     }
 
     #[test]
-    fn a_port_in_use_is_found_before_anything_starts() {
+    fn a_port_in_use_is_told() {
         let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = taken.local_addr().expect("its address");
-        assert!(matches!(try_binding([address].iter()), Err(StartError::Bind { .. })));
+        assert!(matches!(bind(&address), Err(StartError::Bind { .. })));
         drop(taken);
-        assert!(try_binding([address].iter()).is_ok());
-        assert!(try_binding([address, address].iter()).is_err());
+        assert!(bind(&address).is_ok());
     }
 }
