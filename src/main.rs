@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line. Exit codes: 0 for done, 1 for a configuration or a start that failed, 2 for wrong usage.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,10 @@ use clap::{Args, Parser, Subcommand};
 use spikegate::config::{Config, Store};
 use spikegate::control::client::{self, Wish};
 use spikegate::server;
+
+/// What is logged unless RUST_LOG says otherwise. Failed requests are logged by the proxy, once and not in floods;
+/// pingora_proxy's own lines say no more of them, and any client could make as many as it likes.
+const LOG: &str = "info,pingora_core=warn,pingora_proxy=off";
 
 /// An edge proxy that sells tickets: exactly what there is, in front of weighted backends.
 #[derive(Debug, Parser)]
@@ -108,11 +112,7 @@ enum Step {
 }
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(
-        env_logger::Env::default().default_filter_or("info,pingora_core=warn,pingora_proxy=warn"),
-    )
-    .format_target(false)
-    .init();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(LOG)).format_target(false).init();
     let done = match Cli::parse().command {
         Command::Run(run) => run_edge(run),
         Command::Check { config } => check(&config),

@@ -7,14 +7,17 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use pingora::server::Fds;
 use pingora::server::configuration::ServerConf;
 use pingora::services::Service as _;
 use pingora::services::listening::Service;
 use pingora_proxy::http_proxy;
+use socket2::{Domain, Socket, Type};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
@@ -34,6 +37,9 @@ use crate::upstream::Upstream;
 /// Idle connections to backends that are kept, all groups together. More than the requests usually under way at once,
 /// since each one beyond is opened and closed for a single request.
 const IDLE_CONNECTIONS: usize = 1024;
+
+/// Connections that may wait to be accepted; the system caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 65_535;
 
 /// How long background work may take to end after it was told to.
 const BACKGROUND_END: Duration = Duration::from_secs(1);
@@ -124,7 +130,9 @@ enum Told {
 impl Edge {
     /// Starts everything.
     pub(crate) fn start(config: Config) -> Result<Self, StartError> {
-        try_binding(config.listen.iter().chain([&config.control.listen]))?;
+        // All are bound before anything else happens, so that whoever is refused an address has done nothing yet.
+        let listening = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let control_listening = bind(&config.control.listen)?;
 
         let background =
             Builder::new_multi_thread().worker_threads(1).thread_name("background").enable_all().build()?;
@@ -138,24 +146,22 @@ impl Edge {
         let proxy = Proxy::new(&config, Arc::clone(&shop), &upstreams, alive)?;
         let control =
             Control { shop: Arc::clone(&shop), upstreams: upstreams.clone(), token: config.control.token.clone() };
-        let address = config.control.listen;
-        let listener = background
-            .block_on(tokio::net::TcpListener::bind(address))
-            .map_err(|source| StartError::Bind { address, source })?;
-
         // Background work begins here; each that has something to end gets a copy of `told`.
-        background.spawn(serve_control(listener, control));
+        background.spawn(serve_control(control_listening, control));
         for upstream in upstreams {
             background.spawn(check(upstream, told.clone()));
         }
 
         let mut public = Service::new("public".to_owned(), http_proxy(&Arc::new(conf(&config)), proxy));
-        for address in &config.listen {
+        let mut sockets = Fds::new();
+        for (address, listener) in config.listen.iter().zip(listening) {
             public.add_tcp(&address.to_string());
+            sockets.add(address.to_string(), listener.into_raw_fd());
         }
-        let listeners = traffic.spawn(async move { public.start_service(None, told, 1).await });
+        let sockets = Arc::new(sockets.into());
+        let listeners = traffic.spawn(async move { public.start_service(Some(sockets), told, 1).await });
         let addresses: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
-        log::info!("ready: listening on {}; control on {address}", addresses.join(", "));
+        log::info!("ready: listening on {}; control on {}", addresses.join(", "), config.control.listen);
         Ok(Self { traffic, background, listeners, shop, shutdown, connections })
     }
 
@@ -197,6 +203,10 @@ impl Edge {
 
 /// Opens the ledger and every sale, and sets their work going on the present runtime.
 async fn open_shop(config: &Config) -> Result<Arc<Shop>, StartError> {
+    if config.sales.is_empty() {
+        // A proxy that sells nothing needs no ledger.
+        return Ok(Arc::new(Shop::new(Vec::new())));
+    }
     let ledger: Arc<dyn Ledger> = match &config.ledger.store {
         Store::Embedded { path } => Arc::new(EmbeddedLedger::open(path, now_ms)?),
         Store::Redis { url, connect_timeout, response_timeout } => {
@@ -233,8 +243,12 @@ fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-async fn serve_control(listener: tokio::net::TcpListener, control: Control) {
-    if let Err(error) = axum::serve(listener, control::router(control)).await {
+async fn serve_control(listener: TcpListener, control: Control) {
+    let ended = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => axum::serve(listener, control::router(control)).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = ended {
         log::error!("the control listener ended: {error}");
     }
 }
@@ -264,13 +278,21 @@ fn conf(config: &Config) -> ServerConf {
     }
 }
 
-/// Binds all addresses once, all at the same time so that two that exclude each other are found, and lets go of them.
-/// Pingora would try for half a minute, and then only one task would fail.
-fn try_binding<'a>(addresses: impl Iterator<Item = &'a SocketAddr>) -> Result<(), StartError> {
-    let bind = |address: &SocketAddr| {
-        TcpListener::bind(address).map_err(|source| StartError::Bind { address: *address, source })
+/// A socket that listens, in the way that Pingora takes over a socket: it would itself try for half a minute, and then
+/// only end the task that tried. `[::]` takes IPv6 alone, as Nginx's `ipv6only=on`, so that it may stand beside 0.0.0.0.
+fn bind(address: &SocketAddr) -> Result<TcpListener, StartError> {
+    let bound = || {
+        let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&(*address).into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
     };
-    addresses.map(bind).collect::<Result<Vec<_>, _>>().map(drop)
+    bound().map_err(|source| StartError::Bind { address: *address, source })
 }
 
 /// Says what is wrong and what can be done about it.
@@ -283,7 +305,7 @@ fn bind_trouble(address: SocketAddr, error: &io::Error) -> String {
                  sudo setcap 'cap_net_bind_service=+ep' {program}, or choose another port"
             )
         }
-        io::ErrorKind::AddrInUse => "the address is in use by another process".to_owned(),
+        io::ErrorKind::AddrInUse => "the address is already in use".to_owned(),
         _ => error.to_string(),
     }
 }
@@ -301,16 +323,15 @@ mod tests {
         assert!(text.starts_with("listen 0.0.0.0:80: permission denied; an ordinary user may not bind"), "{text}");
         assert!(text.contains("sudo setcap 'cap_net_bind_service=+ep' /"), "{text}");
         let text = trouble(8080, io::ErrorKind::AddrInUse);
-        assert_eq!(text, "listen 0.0.0.0:8080: the address is in use by another process");
+        assert_eq!(text, "listen 0.0.0.0:8080: the address is already in use");
     }
 
     #[test]
-    fn a_port_in_use_is_found_before_anything_starts() {
-        let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    fn a_port_in_use_is_told() {
+        let taken = bind(&([127, 0, 0, 1], 0).into()).expect("a free port");
         let address = taken.local_addr().expect("its address");
-        assert!(matches!(try_binding([address].iter()), Err(StartError::Bind { .. })));
+        assert!(matches!(bind(&address), Err(StartError::Bind { .. })));
         drop(taken);
-        assert!(try_binding([address].iter()).is_ok());
-        assert!(try_binding([address, address].iter()).is_err());
+        assert!(bind(&address).is_ok());
     }
 }
