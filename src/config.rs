@@ -3,9 +3,22 @@
 //! Nothing behind this module sees YAML, defaults, host names or relative times; it gets the types below.
 //! The file's shape is read by `config::read`, what the values must satisfy together by `config::check`.
 
+mod check;
+mod errors;
+mod node;
+mod read;
+mod sale;
+#[cfg(test)]
+mod tests;
+mod upstream;
+mod value;
+
+use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use errors::{Error, Errors};
 
 /// Everything that one edge was told, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,7 +27,7 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Worker threads of the public listeners, 1 to 1024; `auto` in the file is one per core.
     pub threads: usize,
-    /// How long SIGTERM waits for requests under way, 0 to 60 s.
+    /// How long SIGTERM waits for requests under way, 0 to 60 s; default 3 s.
     pub shutdown_grace: Duration,
     /// Waits on the client's side of a connection.
     pub client: ClientTimeouts,
@@ -30,7 +43,24 @@ pub struct Config {
     pub sales: Vec<Sale>,
 }
 
+impl Config {
+    /// Reads the file at `path`; see [`Config::from_yaml`].
+    pub fn load(path: &Path) -> Result<Config, Errors> {
+        let yaml = std::fs::read_to_string(path)
+            .map_err(|error| Errors::one("", format!("{} cannot be read: {error}", path.display())))?;
+        Config::from_yaml(&yaml)
+    }
+
+    /// Reads the text of a configuration file, resolves the names of backends and reads the control token's file.
+    ///
+    /// Either everything is right, or every fault is told at once. No message repeats a token or a Redis address.
+    pub fn from_yaml(text: &str) -> Result<Config, Errors> {
+        read::config(text)
+    }
+}
+
 /// Waits on the client's side; defaults are Nginx's (`keepalive_timeout`, `client_header_timeout`, `send_timeout`).
+/// Each is 1 ms to 7 days.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClientTimeouts {
     /// How long a connection may idle between requests; default 75 s.
@@ -42,12 +72,20 @@ pub struct ClientTimeouts {
 }
 
 /// The control listener: operations that no buyer may reach.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Control {
     /// Default 127.0.0.1:9180.
     pub listen: SocketAddr,
-    /// Asked for as `Authorization: Bearer ...`; never absent off loopback.
+    /// Asked for as `Authorization: Bearer ...`, 16 to 256 visible ASCII characters; never absent off loopback.
     pub token: Option<String>,
+}
+
+/// Leaves the token out, so that settings may be logged.
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let token = self.token.as_ref().map(|_| "...");
+        f.debug_struct("Control").field("listen", &self.listen).field("token", &token).finish()
+    }
 }
 
 /// The ledger and how it is kept up with.
@@ -60,7 +98,7 @@ pub struct Ledger {
 }
 
 /// The store behind the ledger.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Store {
     /// A folder on local disk, for a single edge.
     Embedded {
@@ -71,11 +109,35 @@ pub enum Store {
     Redis {
         /// `redis://[user:password@]host[:port][/db]` or `redis+unix:///path`.
         url: String,
-        /// How long a connection may take to be made; default 2 s.
+        /// How long a connection may take to be made, 10 ms to 60 s; default 2 s.
         connect_timeout: Duration,
-        /// How long one answer may take before its outcome counts as unknown; default 1 s.
+        /// How long one answer may take before its outcome counts as unknown, 10 ms to 60 s and less than any sale's
+        /// deadline; default 1 s.
         response_timeout: Duration,
     },
+}
+
+/// Leaves the Redis address out, which may hold a password, so that settings may be logged.
+impl Store {
+    /// A Redis with the default waits: 2 s for a connection, 1 s for an answer.
+    #[must_use]
+    pub fn redis(url: String) -> Self {
+        Self::Redis { url, connect_timeout: Duration::from_secs(2), response_timeout: Duration::from_secs(1) }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Store::Embedded { path } => f.debug_struct("Embedded").field("path", path).finish(),
+            Store::Redis { url: _, connect_timeout, response_timeout } => f
+                .debug_struct("Redis")
+                .field("url", &"...")
+                .field("connect_timeout", connect_timeout)
+                .field("response_timeout", response_timeout)
+                .finish(),
+        }
+    }
 }
 
 /// A named group of backends.
@@ -115,9 +177,10 @@ pub struct Server {
     pub address: SocketAddr,
     /// 1 to 65535; default 1.
     pub weight: u32,
-    /// Failures within `fail_timeout` after which it is left alone; 0 never; default 1, as in Nginx.
+    /// Failures within `fail_timeout` after which it is left alone, 0 to 1000; 0 never; default 1, as in Nginx.
     pub max_fails: u32,
-    /// Both the window of `max_fails` and the time for which it is left alone; default 10 s, as in Nginx.
+    /// Both the window of `max_fails` and the time for which it is left alone, 10 ms to 1 h; default 10 s, as in
+    /// Nginx.
     pub fail_timeout: Duration,
 }
 
@@ -133,6 +196,7 @@ pub enum HostHeader {
 }
 
 /// Waits on the backend's side; defaults are Nginx's 60 s, and `idle` is `keepalive_timeout` of its upstream module.
+/// Each is 1 ms to 7 days.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UpstreamTimeouts {
     /// For a connection to be made; default 60 s.
@@ -150,9 +214,9 @@ pub struct UpstreamTimeouts {
 pub struct HealthCheck {
     /// What is asked.
     pub probe: Probe,
-    /// Pause between two rounds; default 5 s, at least 100 ms.
+    /// Pause between two rounds, 100 ms to 1 h; default 5 s.
     pub interval: Duration,
-    /// How long one probe may take; default 1 s.
+    /// How long one probe may take, 1 ms to 60 s; default 1 s.
     pub timeout: Duration,
     /// Successes in a row that bring a backend back, 1 to 100; default 2.
     pub rise: usize,
@@ -167,7 +231,7 @@ pub enum Probe {
     Tcp,
     /// `GET` of this path is answered with 200 to 399.
     Http {
-        /// Starts with `/`.
+        /// Starts with `/`; may have a query.
         path: String,
     },
 }
@@ -188,31 +252,34 @@ pub struct Route {
 pub struct Sale {
     /// `[a-z0-9_-]`, 1 to 64 characters.
     pub id: String,
-    /// The exact path of a purchase; default `/buy/{id}`.
+    /// The exact path of a purchase, not below `/sales/`; no two sales share one; default `/buy/{id}`.
     pub path: String,
-    /// The Redis hash; default is the id.
+    /// The Redis hash, 1 to 200 visible ASCII characters without braces; no two sales share one; default is the id.
     pub key: String,
-    /// Opens the sale with so many tickets if the ledger does not have it; never changes one that it has.
+    /// Opens the sale with so many tickets, 1 to 1000000000, if the ledger does not have it; never changes one that it
+    /// has.
     pub total: Option<u64>,
     /// Tickets that this edge may have under way at the ledger at a time, 1 to 100000; default 150.
     pub local_stock: u32,
     /// Purchases that may wait in this edge for their batch, 1 to 1000000; default 10000.
     pub queue: usize,
-    /// The longest that a purchase waits for its outcome before it is told that it is unknown; default 3 s.
+    /// The longest that a purchase waits for its outcome before it is told that it is unknown, 10 ms to 60 s; default
+    /// 3 s.
     pub deadline: Duration,
-    /// How long an unpaid order keeps its tickets, 1 s to 7 days; default 5 min.
+    /// How long an unpaid order keeps its tickets, 1 s to 7 days and longer than the deadline; default 5 min.
     pub hold: Duration,
-    /// Tickets that one buyer may hold or have paid; 0 is no limit.
+    /// Tickets that one buyer may hold or have paid, 0 to 1000000; 0 is no limit. Above it buyers can be told
+    /// apart.
     pub per_buyer: u32,
     /// Where the buyer's id comes from.
     pub buyer: BuyerSource,
     /// Milliseconds since 1970; before it nothing is sold.
     pub opens_at_ms: Option<u64>,
-    /// Milliseconds since 1970; from it on nothing is sold.
+    /// Milliseconds since 1970, after `opens_at_ms`; from it on nothing is sold.
     pub closes_at_ms: Option<u64>,
     /// Whether `GET` buys, answered in the article's dialect.
     pub seed_dialect: bool,
-    /// The article's log line per purchase.
+    /// Where to write the article's log line per purchase; no two sales share one.
     pub stat_log: Option<PathBuf>,
 }
 

@@ -9,6 +9,7 @@ mod balance;
 mod crash;
 mod exactness;
 mod harness;
+mod ledgers;
 mod odd_requests;
 mod operating;
 mod outage;

@@ -1,0 +1,91 @@
+-- The head of every script: reads a sale's stock hash and checks it. It is put in front of each of the other files,
+-- so that the rules for what a hash may look like are written down once.
+--
+-- The stock hash is the article's. Fields and their defaults:
+--   ticket_total_nums   all tickets; the only field that must be there
+--   ticket_sold_nums    held and paid tickets; default 0
+--   paid                paid tickets; default 0
+--   state               open | paused | closed; default open
+--   version             number of the newest log entry; default 0
+--   clock_ms            the latest time seen, so that time never goes back; default 0
+--   epoch, secret       set when an edge takes the sale into care (open.lua); without them nothing is sold
+--   hold_ms, per_buyer, opens_at_ms, closes_at_ms
+--                       rules that hold for all edges; left out, each edge's own configuration holds
+--
+-- Error replies of every script, by their first word:
+--   MISSING   there is no such hash
+--   DAMAGED   a field or an argument is not what it must be; nothing was written
+--   CHANGED   the sale is not the one that the caller opened, or nobody has opened it yet; nothing was written
+
+local STATES = { open = true, paused = true, closed = true }
+local FIELDS = {
+  'ticket_total_nums', 'ticket_sold_nums', 'paid', 'state', 'version', 'clock_ms', 'epoch',
+  'hold_ms', 'per_buyer', 'opens_at_ms', 'closes_at_ms',
+}
+
+-- A whole number that a double holds exactly, or nil.
+local function whole(text)
+  if text and #text <= 15 and string.find(text, '^%d+$') then
+    return tonumber(text)
+  end
+  return nil
+end
+
+-- Reads the hash `key`. `first` is the index in ARGV of the caller's hold_ms, per_buyer, opens_at_ms and closes_at_ms
+-- (-1 for none). Returns the sale, or nil and an error reply.
+local function read_sale(key, first)
+  local stored = redis.call('HMGET', key, unpack(FIELDS))
+  if not stored[1] then
+    if redis.call('EXISTS', key) == 0 then
+      return nil, redis.error_reply('MISSING ' .. key)
+    end
+    return nil, redis.error_reply('DAMAGED ' .. key .. ' has no ticket_total_nums')
+  end
+
+  local values = {}
+  for i, field in ipairs(FIELDS) do
+    if stored[i] and field ~= 'state' and field ~= 'epoch' then
+      values[field] = whole(stored[i])
+      if not values[field] then
+        return nil, redis.error_reply('DAMAGED ' .. key .. ' ' .. field .. ' is not a whole number')
+      end
+    end
+  end
+  local state = stored[4] or 'open'
+  if not STATES[state] then
+    return nil, redis.error_reply('DAMAGED ' .. key .. ' state is none of open, paused, closed')
+  end
+
+  local time = redis.call('TIME')
+  local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  local function rule(field, index)
+    return values[field] or tonumber(ARGV[first + index])
+  end
+  return {
+    epoch = stored[7] or '',
+    version = values.version or 0,
+    now_ms = math.max(now_ms, values.clock_ms or 0),
+    total = values.ticket_total_nums,
+    sold = values.ticket_sold_nums or 0,
+    paid = values.paid or 0,
+    state = state,
+    hold_ms = rule('hold_ms', 0),
+    per_buyer = rule('per_buyer', 1),
+    opens_at_ms = rule('opens_at_ms', 2),
+    closes_at_ms = rule('closes_at_ms', 3),
+  }
+end
+
+-- What every reply about a sale begins with. Keep in step with `view` in src/ledger/redis/reply.rs.
+local function view(sale)
+  return {
+    sale.epoch, sale.version, sale.now_ms, sale.total, sale.sold, sale.paid, sale.state,
+    sale.hold_ms, sale.per_buyer, sale.opens_at_ms, sale.closes_at_ms,
+  }
+end
+
+-- Writes one log entry as number `seq`. Its place in a script is before all other writes: the stream refuses a number
+-- that it has already, and then nothing has been written.
+local function append(log, seq, now_ms, ...)
+  redis.call('XADD', log, string.format('%.0f-0', seq), 'at_ms', string.format('%.0f', now_ms), ...)
+end

@@ -1,0 +1,24 @@
+-- Opens, pauses or closes a sale. Setting the state that it has changes nothing.
+--
+-- KEYS  1 stock hash  2 log
+-- ARGV  1 open | paused | closed  2 to 5 unused rules: 0 0 -1 -1
+-- Reply 1 if the state was changed, 0 if it was so already
+-- Errors: those of sale.lua
+
+local sale, err = read_sale(KEYS[1], 2)
+if not sale then
+  return err
+end
+if sale.epoch == '' then
+  return redis.error_reply('CHANGED ' .. KEYS[1])
+end
+if not STATES[ARGV[1]] then
+  return redis.error_reply('DAMAGED state is none of open, paused, closed')
+end
+if sale.state == ARGV[1] then
+  return 0
+end
+append(KEYS[2], sale.version + 1, sale.now_ms, 'kind', 'state', 'state', ARGV[1])
+redis.call('HSET', KEYS[1], 'state', ARGV[1], 'version', string.format('%.0f', sale.version + 1),
+  'clock_ms', string.format('%.0f', sale.now_ms))
+return 1

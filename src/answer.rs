@@ -1,0 +1,71 @@
+//! An HTTP answer of our own, before anything knows how it is sent: the front of the house renders it, tests compare it.
+
+use bytes::Bytes;
+
+/// A complete answer: short, never cached, its length known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status code, 200 to 599.
+    pub status: u16,
+    /// `Content-Type`.
+    pub content_type: &'static str,
+    /// `Location`, of an order that was made.
+    pub location: Option<String>,
+    /// `Retry-After` in seconds.
+    pub retry_after_s: Option<u64>,
+    /// `Allow`, of a method that is not.
+    pub allow: Option<&'static str>,
+    /// `Accept-Post`, of a body that is not understood (RFC 9110 leaves the name to W3C LDP, 7.1).
+    pub accept_post: Option<&'static str>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// JSON for a program.
+pub const JSON: &str = "application/json";
+/// RFC 9457.
+pub const PROBLEM: &str = "application/problem+json";
+
+impl Answer {
+    /// An answer with nothing but a body.
+    #[must_use]
+    pub fn new(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self {
+            status,
+            content_type,
+            location: None,
+            retry_after_s: None,
+            allow: None,
+            accept_post: None,
+            body: body.into(),
+        }
+    }
+
+    /// A JSON document.
+    #[must_use]
+    pub fn json(status: u16, document: &serde_json::Value) -> Self {
+        Self::new(status, JSON, document.to_string())
+    }
+
+    /// A problem (RFC 9457): its type is `urn:spikegate:problem:{name}`, `members` are added to the usual ones.
+    #[must_use]
+    pub fn problem(status: u16, name: &str, title: &str, detail: &str, members: serde_json::Value) -> Self {
+        let mut document = serde_json::json!({
+            "type": format!("urn:spikegate:problem:{name}"),
+            "title": title,
+            "status": status,
+            "detail": detail,
+        });
+        if let (Some(document), serde_json::Value::Object(members)) = (document.as_object_mut(), members) {
+            document.extend(members);
+        }
+        Self::new(status, PROBLEM, document.to_string())
+    }
+
+    /// The same answer with `Retry-After`.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+}

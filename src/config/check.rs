@@ -1,0 +1,195 @@
+//! What settings must satisfy together. Each rule says why it holds, here to the reader and there to the operator.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use super::errors::Errors;
+use super::value::briefly;
+use super::{BuyerSource, Config, Route, Sale, Store};
+
+/// Notes every relation that does not hold between settings that could be read.
+pub(super) fn relations(config: &Config, errors: &mut Errors) {
+    listeners(config, errors);
+    control(config, errors);
+    backends(config, errors);
+    routes(config, errors);
+    sales(config, errors);
+}
+
+/// Every listener needs an address of its own, or the second to be bound fails.
+fn listeners(config: &Config, errors: &mut Errors) {
+    let own = own_addresses(config);
+    for (index, (path, address)) in own.iter().enumerate() {
+        for (other_path, other) in own[..index].iter().filter(|(_, other)| overlap(*address, *other)) {
+            let message = format!("{address} is taken by {other_path} ({other}) already");
+            errors.push_relation(path, &[path, other_path], message);
+        }
+    }
+}
+
+/// Every address that this edge listens on, and the setting that says so.
+fn own_addresses(config: &Config) -> Vec<(String, SocketAddr)> {
+    let public = config.listen.iter().enumerate();
+    let public = public.map(|(index, address)| (format!("listen[{index}].address"), *address));
+    [("control.listen".to_owned(), config.control.listen)].into_iter().chain(public).collect()
+}
+
+/// Two sockets cannot be bound to the same port if one of them has all addresses. IPv4 and IPv6 are told apart, since
+/// a listener on `[::]` can be had for IPv6 alone.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() == other.port()
+        && one.is_ipv4() == other.is_ipv4()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+}
+
+/// Who reaches the control listener can give all tickets away.
+fn control(config: &Config, errors: &mut Errors) {
+    let control = &config.control;
+    if !control.listen.ip().to_canonical().is_loopback() && control.token.is_none() {
+        errors.push_relation(
+            "control.listen",
+            &["control.listen", "control.token", "control.token_file"],
+            "is off loopback, so control.token or control.token_file is needed: \
+             whoever reaches it can close sales and give tickets away",
+        );
+    }
+}
+
+fn backends(config: &Config, errors: &mut Errors) {
+    let own = own_addresses(config);
+    for upstream in &config.upstreams {
+        let path = format!("upstreams.{}.servers", upstream.name);
+        for (index, server) in upstream.servers.iter().enumerate() {
+            let address = server.address;
+            // A request would come back as a new one, and go round until there are no ports left.
+            let is_own = |own: SocketAddr| overlap(address, own) && (address == own || address.ip().is_loopback());
+            if let Some((own_path, _)) = own.iter().find(|(_, own)| is_own(*own)) {
+                errors.push_relation(&path, &[own_path], format!("{address} is this edge itself ({own_path})"));
+            }
+            // A request is not tried twice at one backend, which two servers with one address would make it.
+            if upstream.servers[..index].iter().any(|earlier| earlier.address == address) {
+                errors.push(&path, format!("{address} stands there twice; its weight can be raised instead"));
+            }
+        }
+    }
+}
+
+fn routes(config: &Config, errors: &mut Errors) {
+    if config.routes.is_empty() && config.sales.is_empty() {
+        let message = "must have an entry, unless sales has one: there is nothing to do";
+        errors.push_relation("routes", &["routes", "sales"], message);
+    }
+    for (index, route) in config.routes.iter().enumerate() {
+        let Some(takers) = takers_of(route, &config.routes[..index]) else { continue };
+        let path = |route: &usize| format!("routes[{route}]");
+        let matched_by = |route: &usize| [format!("{}.hosts", path(route)), format!("{}.path", path(route))];
+        let settings: Vec<String> = takers.iter().chain([&index]).flat_map(matched_by).collect();
+        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+        let message = format!(
+            "is never reached: the first route that matches is taken, and {} {} all that it would; put it first",
+            takers.iter().map(path).collect::<Vec<_>>().join(" and "),
+            if takers.len() == 1 { "takes" } else { "take" },
+        );
+        errors.push_relation(&path(&index), &settings, message);
+    }
+}
+
+/// Which of the `earlier` routes leave nothing for this one; none if something is left.
+fn takers_of(route: &Route, earlier: &[Route]) -> Option<BTreeSet<usize>> {
+    let taker_of = |host| earlier.iter().position(|earlier| takes(earlier, host, &route.path));
+    if route.hosts.is_empty() {
+        taker_of(None).map(|taker| BTreeSet::from([taker]))
+    } else {
+        route.hosts.iter().map(|host| taker_of(Some(host.as_str()))).collect()
+    }
+}
+
+/// Whether `route` takes every request for this host, or any host, and for all paths below this one.
+fn takes(route: &Route, host: Option<&str>, path: &str) -> bool {
+    let has_host = route.hosts.is_empty() || host.is_some_and(|host| route.hosts.iter().any(|own| own == host));
+    let has_path = route.path == "/"
+        || path.strip_prefix(&route.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    has_host && has_path
+}
+
+fn sales(config: &Config, errors: &mut Errors) {
+    let sales = &config.sales;
+    no_two_share(sales, "path", |sale| Some(&sale.path), "a purchase must say which of the two it means", errors);
+    no_two_share(sales, "key", |sale| Some(&sale.key), "one stock cannot be two sales", errors);
+    no_two_share(sales, "stat_log", |sale| sale.stat_log.as_ref(), "its lines do not say which sale they mean", errors);
+    for sale in sales {
+        let of_sale = |setting: &str| format!("sales.{}.{setting}", sale.id);
+        path_is_free(sale, &of_sale("path"), errors);
+        times_fit(config, sale, of_sale, errors);
+        buyer_can_be_told(sale, of_sale, errors);
+    }
+}
+
+fn no_two_share<'a, T: PartialEq + 'a>(
+    sales: &'a [Sale],
+    setting: &str,
+    value: impl Fn(&'a Sale) -> Option<&'a T>,
+    why: &str,
+    errors: &mut Errors,
+) {
+    for (index, sale) in sales.iter().enumerate() {
+        let same = |earlier: &&'a Sale| value(sale).is_some() && value(earlier) == value(sale);
+        if let Some(earlier) = sales[..index].iter().find(same) {
+            let (path, other_path) =
+                (format!("sales.{}.{setting}", sale.id), format!("sales.{}.{setting}", earlier.id));
+            errors.push_relation(&path, &[&path, &other_path], format!("is that of {other_path} too, but {why}"));
+        }
+    }
+}
+
+/// `/sales/{id}` tells what is left, at every edge and for every sale.
+fn path_is_free(sale: &Sale, path: &str, errors: &mut Errors) {
+    if sale.path == "/sales" || sale.path.starts_with("/sales/") {
+        errors.push_relation(path, &[path], "must not be below /sales/, where buyers ask what is left");
+    }
+}
+
+fn times_fit(config: &Config, sale: &Sale, of_sale: impl Fn(&str) -> String, errors: &mut Errors) {
+    let (opens_path, closes_path) = (of_sale("opens_at"), of_sale("closes_at"));
+    if let (Some(opens), Some(closes)) = (sale.opens_at_ms, sale.closes_at_ms)
+        && closes <= opens
+    {
+        let message = "must be after opens_at, or nothing would ever be sold";
+        errors.push_relation(&closes_path, &[&closes_path, &opens_path], message);
+    }
+    let (hold_path, deadline_path, deadline) = (of_sale("hold"), of_sale("deadline"), briefly(sale.deadline));
+    if sale.hold <= sale.deadline {
+        let message =
+            format!("must be longer than deadline ({deadline}), or an order could end before its buyer hears of it");
+        errors.push_relation(&hold_path, &[&hold_path, &deadline_path], message);
+    }
+    if let Store::Redis { response_timeout, .. } = &config.ledger.store
+        && *response_timeout >= sale.deadline
+    {
+        let path = "ledger.redis.response_timeout";
+        let message = format!(
+            "must be less than {deadline_path} ({deadline}), or a purchase could not be told its outcome in time"
+        );
+        errors.push_relation(path, &[path, &deadline_path], message);
+    }
+}
+
+fn buyer_can_be_told(sale: &Sale, of_sale: impl Fn(&str) -> String, errors: &mut Errors) {
+    let (per_buyer, buyer, dialect) = (of_sale("per_buyer"), of_sale("buyer"), of_sale("seed_dialect"));
+    if sale.per_buyer == 0 {
+        return;
+    }
+    match sale.buyer {
+        BuyerSource::Anonymous => errors.push_relation(
+            &per_buyer,
+            &[&per_buyer, &buyer],
+            "needs to know buyers apart: say in `buyer` where a buyer's id comes from, or set it to 0",
+        ),
+        BuyerSource::Body(_) if sale.seed_dialect => errors.push_relation(
+            &buyer,
+            &[&buyer, &per_buyer, &dialect],
+            "cannot be in the body while seed_dialect lets GET buy, which has none: per_buyer would not hold",
+        ),
+        _ => {}
+    }
+}

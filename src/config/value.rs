@@ -1,0 +1,147 @@
+//! Single values: each function takes one from the file, or notes what it must be and what it is.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::{Span, SpanRelativeTo, Timestamp};
+
+use super::errors::did_you_mean;
+use super::node::Node;
+
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A whole number within `range`.
+pub(super) fn number<T>(range: RangeInclusive<T>) -> impl FnOnce(&Node<'_>) -> Option<T>
+where
+    T: TryFrom<u64> + PartialOrd + Display,
+{
+    move |node| {
+        let number = node.value().as_u64().and_then(|number| T::try_from(number).ok());
+        number
+            .filter(|number| range.contains(number))
+            .or_else(|| node.refuse(format!("must be {} to {}", range.start(), range.end())))
+    }
+}
+
+/// `true` or `false`.
+pub(super) fn flag(node: &Node<'_>) -> Option<bool> {
+    node.value().as_bool().or_else(|| node.refuse("must be true or false"))
+}
+
+/// A length of time within `range`; a day is 24 hours.
+pub(super) fn duration(range: RangeInclusive<Duration>) -> impl FnOnce(&Node<'_>) -> Option<Duration> {
+    move |node| {
+        let span = node.value().as_str().and_then(|text| text.parse::<Span>().ok());
+        let Some(length) = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()) else {
+            return node.refuse("must be a time with a unit, such as 5s, 100ms or 1m 30s");
+        };
+        Duration::try_from(length)
+            .ok()
+            .filter(|length| range.contains(length))
+            .or_else(|| node.refuse(format!("must be {} to {}", briefly(*range.start()), briefly(*range.end()))))
+    }
+}
+
+/// A length of time as one would write it in the file: in the largest unit that divides it.
+pub(super) fn briefly(length: Duration) -> String {
+    let units = [(DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (SECOND, "s"), (MILLISECOND, "ms")];
+    let whole = |unit: Duration| length.as_nanos().is_multiple_of(unit.as_nanos());
+    match units.into_iter().find(|(unit, _)| whole(*unit)) {
+        _ if length.is_zero() => "0s".to_owned(),
+        Some((unit, name)) => format!("{}{name}", length.as_nanos() / unit.as_nanos()),
+        None => format!("{length:?}"),
+    }
+}
+
+/// A point in time, in milliseconds since 1970. The offset is needed, since an edge's own time zone is nobody's.
+pub(super) fn time_ms(node: &Node<'_>) -> Option<u64> {
+    text("must be a time with an offset, such as 2026-12-01T20:00:00+08:00", |text| {
+        u64::try_from(text.parse::<Timestamp>().ok()?.as_millisecond()).ok()
+    })(node)
+}
+
+/// A text that `parse` makes something of.
+pub(super) fn text<T>(must: &str, parse: impl FnOnce(&str) -> Option<T>) -> impl FnOnce(&Node<'_>) -> Option<T> {
+    move |node| node.value().as_str().and_then(parse).or_else(|| node.refuse(must))
+}
+
+/// A text that `parse` makes something of, and that no message may repeat.
+pub(super) fn secret<T>(must: &str, parse: impl FnOnce(&str) -> Option<T>) -> impl FnOnce(&Node<'_>) -> Option<T> {
+    move |node| {
+        let parsed = node.value().as_str().and_then(parse);
+        if parsed.is_none() {
+            node.error(format!("{must} (what it is instead is not shown: it may be a secret)"));
+        }
+        parsed
+    }
+}
+
+/// One of a few words.
+pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl FnOnce(&Node<'_>) -> Option<T> {
+    move |node| {
+        let given = node.value().as_str().unwrap_or_default();
+        let found = words.iter().find(|(word, _)| *word == given).map(|(_, meaning)| *meaning);
+        if found.is_none() {
+            let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            let hint = did_you_mean(given, names.iter().copied());
+            node.error(format!("must be one of {}, is {}{hint}", names.join(", "), node.shown()));
+        }
+        found
+    }
+}
+
+/// The path of a file or folder; relative to where the process was started.
+pub(super) fn file_path(node: &Node<'_>) -> Option<PathBuf> {
+    text("must be the path of a file or folder", |text| {
+        (!text.is_empty() && !text.contains('\0')).then(|| PathBuf::from(text))
+    })(node)
+}
+
+/// An address to listen on. Names are not taken: which of their addresses to bind would be a guess.
+pub(super) fn listen_address(node: &Node<'_>) -> Option<SocketAddr> {
+    text("must be an IP address and a port, such as 0.0.0.0:80 or \"[::1]:80\"", |text| {
+        text.parse().ok().filter(|address: &SocketAddr| address.port() != 0)
+    })(node)
+}
+
+/// A path as a request has it, in its one plain form.
+///
+/// `*` would be taken literally, and who writes it means a pattern.
+pub(super) fn is_url_path(path: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()+,;=:@%".contains(&byte);
+    path.len() <= 1024
+        && path.bytes().all(plain)
+        && path.strip_prefix('/').is_some_and(|rest| {
+            !rest.starts_with('/')
+                && !path.contains("//")
+                && !rest.split('/').any(|segment| matches!(segment, "." | ".."))
+        })
+}
+
+/// A host as a `Host` header has it, without port: a name in ASCII, an IPv4 address, or an IPv6 address in brackets.
+pub(super) fn is_host(host: &str) -> bool {
+    if let Some(address) = host.strip_prefix('[') {
+        return address.strip_suffix(']').is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    host.len() <= 253 && host.split('.').all(|label| !label.is_empty() && label.bytes().all(plain))
+}
+
+/// Splits `host:port`; the port is 1 to 65535.
+pub(super) fn host_and_port(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|number| is_digits(port) && *number != 0)?;
+    is_host(host).then_some((host, port))
+}
+
+/// Digits alone; `parse` would also take a sign.
+pub(super) fn is_digits(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
+}

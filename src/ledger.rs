@@ -1,0 +1,367 @@
+//! The ledger: the one place that sells. For every sale and at every instant, total = available + held + paid.
+//!
+//! Two stores keep it, [`redis`] for any number of edges and [`embedded`] for one. What they decide is written down once,
+//! as a state machine without I/O, in [`model`]; the embedded ledger runs that very machine, and the Redis scripts are
+//! tested against it, step by step.
+
+pub mod embedded;
+pub mod model;
+
+pub mod redis;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+/// The most tickets that one purchase may ask for. Far above any honest purchase, far below where sums could overflow.
+pub const QUANTITY_MAX: u32 = 1_000_000;
+
+/// The most tickets that a sale may have. Sums of it stay exact in a Lua number (2^53).
+pub const TOTAL_MAX: u64 = 1_000_000_000;
+
+/// The most purchases in one step, so that a Redis script stays under 2 ms and other clients are served in between.
+pub const BATCH_MAX: usize = 512;
+
+/// The most log entries that one sync brings, for the same reason.
+pub const SYNC_ENTRIES_MAX: usize = 2_000;
+
+/// One purchase's identity, made before the ledger is first asked, so that asking twice buys once.
+/// Unguessable, since whoever has it may read the order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OrderId(pub [u8; 16]);
+
+/// Not 32 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("an order id is 32 hexadecimal digits")]
+pub struct BadOrderId;
+
+impl fmt::Display for OrderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for OrderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for OrderId {
+    type Err = BadOrderId;
+
+    fn from_str(text: &str) -> Result<Self, BadOrderId> {
+        // `from_str_radix` alone would also take a sign.
+        if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(BadOrderId);
+        }
+        let value = u128::from_str_radix(text, 16).map_err(|_| BadOrderId)?;
+        Ok(Self(value.to_be_bytes()))
+    }
+}
+
+impl Serialize for OrderId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for OrderId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What makes a sale itself: a store that was emptied and filled again by hand is another sale under the same name.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Tells this sale from an earlier one of the same name. Never 0.
+    pub epoch: u64,
+    /// The key of the hash that makes order ids out of Idempotency-Keys; the same at every edge.
+    pub secret: [u8; 32],
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The secret stays out of logs: with it, order ids can be computed.
+        write!(f, "Identity({:016x})", self.epoch)
+    }
+}
+
+/// The rules of a sale as the edge's configuration has them. Where the ledger has a rule of its own, that one holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Terms {
+    /// How long an unpaid order keeps its tickets.
+    pub hold_ms: u64,
+    /// Tickets that one buyer may hold or have paid; 0 is no limit.
+    pub per_buyer: u32,
+    /// Nothing is sold before this time, in ms since 1970.
+    pub opens_at_ms: Option<u64>,
+    /// Nothing is sold from this time on, in ms since 1970.
+    pub closes_at_ms: Option<u64>,
+}
+
+/// Whether a sale sells, as far as people decided it; times are in [`Terms`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SaleState {
+    /// Sells.
+    #[default]
+    Open,
+    /// Sells again after a resume.
+    Paused,
+    /// Is over; only opening it again changes that.
+    Closed,
+}
+
+/// A sale's counters and rules at one instant of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// Of which sale this is the view; see [`Identity::epoch`].
+    pub epoch: u64,
+    /// Grows by one with every change; also the sequence number of the newest log entry.
+    pub version: u64,
+    /// The ledger's clock, in ms since 1970; never goes back.
+    pub now_ms: u64,
+    /// All tickets.
+    pub total: u64,
+    /// Held and paid together; at most `total`.
+    pub sold: u64,
+    /// Paid alone; at most `sold`.
+    pub paid: u64,
+    /// What people decided.
+    pub state: SaleState,
+    /// The rules that hold: the ledger's own, else the edge's.
+    pub terms: Terms,
+}
+
+impl View {
+    /// What can still be sold.
+    #[must_use]
+    pub fn available(&self) -> u64 {
+        self.total.saturating_sub(self.sold)
+    }
+}
+
+/// A purchase as the ledger sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Purchase {
+    /// Its identity.
+    pub id: OrderId,
+    /// Who buys; `None` is a buyer whom no limit can know.
+    pub buyer: Option<Arc<str>>,
+    /// 1 to [`QUANTITY_MAX`]. An id that was used with another quantity is refused.
+    pub quantity: u32,
+}
+
+/// Where an order stands; it moves one way only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum OrderState {
+    /// Its tickets wait for payment until the hold ends.
+    Held,
+    /// Its tickets are the buyer's.
+    Paid,
+    /// Its tickets went back on sale.
+    Released,
+}
+
+/// One purchase that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Where it stands.
+    pub state: OrderState,
+    /// How many tickets.
+    pub quantity: u32,
+    /// Whose it is.
+    pub buyer: Option<Arc<str>>,
+    /// When an unpaid one gives its tickets back, in ms since 1970.
+    pub expires_at_ms: u64,
+}
+
+/// What the ledger says to one purchase. Refusals are values; the order in which they are tried is that of the variants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// This id has an order: made now, or (`again`) earlier with the same content.
+    Ordered {
+        /// As it stands.
+        order: Order,
+        /// Whether it was there before this step.
+        again: bool,
+    },
+    /// This id has an order with other content.
+    KeyReused,
+    /// The sale is over.
+    Closed,
+    /// The sale has not begun.
+    NotYet,
+    /// The sale is paused.
+    Paused,
+    /// Nothing is left now.
+    SoldOut,
+    /// The buyer would have more than the limit.
+    BuyerLimit {
+        /// What the buyer has.
+        have: u64,
+    },
+    /// Less is left than was asked for.
+    NotEnough {
+        /// What is left; at least 1.
+        left: u64,
+    },
+}
+
+/// The outcome of one step of purchases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reserved {
+    /// One for each purchase, in their order.
+    pub decisions: Vec<Decision>,
+    /// The sale after the step.
+    pub view: View,
+    /// The version before the step: whoever had read the log so far has now read it up to `view.version`,
+    /// with the orders made in this step.
+    pub version_before: u64,
+}
+
+/// One change of a sale.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Change {
+    /// The sale came under the ledger's care.
+    Opened {
+        /// Its tickets.
+        total: u64,
+        /// Those sold before, by whatever wrote the stock hash.
+        sold: u64,
+    },
+    /// An order was made.
+    Held {
+        /// Its id.
+        order: OrderId,
+        /// Its tickets.
+        quantity: u32,
+        /// Its buyer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        buyer: Option<Arc<str>>,
+        /// When its hold ends.
+        expires_at_ms: u64,
+    },
+    /// People decided whether it sells.
+    State {
+        /// What they decided.
+        state: SaleState,
+    },
+    /// Tickets were added or taken away.
+    Stock {
+        /// The change's id; applied once.
+        change_id: Arc<str>,
+        /// How many.
+        delta: i64,
+    },
+}
+
+/// One entry of a sale's log; written in the same atomic step as the change itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// 1, 2, 3, ... without gaps.
+    pub seq: u64,
+    /// The ledger's clock, in ms since 1970.
+    pub at_ms: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub change: Change,
+}
+
+/// What one sync asks of one sale.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncAsk {
+    /// The sale's name in the ledger.
+    pub sale: Arc<str>,
+    /// As [`Ledger::open`] gave it.
+    pub epoch: u64,
+    /// The edge's rules.
+    pub terms: Terms,
+    /// The newest log entry that the asker has read; 0 for none.
+    pub read_to: u64,
+}
+
+/// A sale's counters, and what its log says since the asker last read it; read at one instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Synced {
+    /// The counters.
+    pub view: View,
+    /// At most [`SYNC_ENTRIES_MAX`] entries after `read_to`, without gaps.
+    pub entries: Vec<LogEntry>,
+}
+
+/// Why the ledger did not do what it was asked. Whether anything may have happened is the first thing a caller must know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// It was not done: the ledger could not be asked, or said that it cannot.
+    #[error("the ledger is unavailable: {0}")]
+    Unavailable(String),
+    /// Nobody knows whether it was done. Asking again with the same ids is safe, and finds out.
+    #[error("the ledger's answer did not come: {0}")]
+    Unknown(String),
+    /// It was not done: the ledger has no such sale.
+    #[error("the ledger has no such sale")]
+    Missing,
+    /// It was not done: the sale is not the one that the asker opened; it has to be opened again.
+    #[error("the sale in the ledger is another than the one that was opened")]
+    Changed,
+    /// It was not done: what the ledger holds of the sale makes no sense.
+    #[error("the sale's data is damaged: {0}")]
+    Damaged(String),
+    /// It was not done: fewer tickets would be left than are sold.
+    #[error("{sold} tickets are sold; the total cannot go below that")]
+    BelowSold {
+        /// Held and paid.
+        sold: u64,
+    },
+    /// It was not done: the sale would have more than [`TOTAL_MAX`] tickets.
+    #[error("a sale has at most {TOTAL_MAX} tickets")]
+    AboveMaximum,
+    /// It was not done: this id stands for another change.
+    #[error("this change id was used for another change")]
+    ChangeIdReused,
+}
+
+/// A store of sales. Every step is atomic, durable before it is answered (as far as the store is set up to be), and
+/// idempotent by the ids that it carries.
+#[async_trait]
+pub trait Ledger: Send + Sync + 'static {
+    /// Takes a sale into care: makes it with `total` tickets if there is none, adopts one that was made by hand,
+    /// and changes nothing of one that is in care. Without `total`, a sale that is not there is [`LedgerError::Missing`].
+    async fn open(&self, sale: &str, total: Option<u64>) -> Result<Identity, LedgerError>;
+
+    /// Decides purchases in their order, each on what the ones before it left; at most [`BATCH_MAX`].
+    async fn reserve(
+        &self,
+        sale: &str,
+        epoch: u64,
+        terms: &Terms,
+        batch: &Arc<Vec<Purchase>>,
+    ) -> Result<Reserved, LedgerError>;
+
+    /// Reads several sales, each at one instant, in one round trip. The outer error means that nothing was read.
+    async fn sync(&self, asks: &[SyncAsk]) -> Result<Vec<Result<Synced, LedgerError>>, LedgerError>;
+
+    /// Reads one sale's counters at one instant.
+    async fn snapshot(&self, sale: &str, terms: &Terms) -> Result<View, LedgerError>;
+
+    /// Reads one order.
+    async fn order(&self, sale: &str, id: OrderId) -> Result<Option<Order>, LedgerError>;
+
+    /// Opens, pauses or closes a sale. Setting the state that it has changes nothing.
+    async fn set_state(&self, sale: &str, state: SaleState) -> Result<(), LedgerError>;
+
+    /// Adds tickets (or takes unsold ones away, with a negative `delta`), once for each `change_id`.
+    async fn add_stock(&self, sale: &str, change_id: &str, delta: i64) -> Result<(), LedgerError>;
+
+    /// Reads the log after `seq`, oldest first, at most `limit` entries.
+    async fn log(&self, sale: &str, after: u64, limit: usize) -> Result<Vec<LogEntry>, LedgerError>;
+}

@@ -1,0 +1,261 @@
+//! The sale as a state machine: what is decided, and nothing else. No I/O, no clock; time is passed in.
+//!
+//! Decisions do not change anything. They give the log entries that would, and [`SaleModel::apply`] is the only way in
+//! which a sale changes, so that a store may write the entries first, and so that replaying a log gives the sale again.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::{
+    Change, Decision, LedgerError, LogEntry, Order, OrderId, OrderState, Purchase, SaleState, TOTAL_MAX, Terms, View,
+};
+
+/// One sale.
+#[derive(Debug, Clone, Default)]
+pub struct SaleModel {
+    epoch: u64,
+    version: u64,
+    clock_ms: u64,
+    total: u64,
+    sold: u64,
+    paid: u64,
+    state: SaleState,
+    orders: HashMap<OrderId, Order>,
+    /// Tickets that a buyer holds or has paid.
+    buyers: HashMap<Arc<str>, u64>,
+    /// Held orders by the end of their hold.
+    due: BTreeSet<(u64, OrderId)>,
+    /// Stock changes that were made, by their ids.
+    changes: HashMap<Arc<str>, i64>,
+}
+
+/// What a step of purchases decides, and the entries that make it so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// One for each purchase.
+    pub decisions: Vec<Decision>,
+    /// To be written, then applied, in this order.
+    pub entries: Vec<LogEntry>,
+}
+
+/// What the earlier purchases of a step leave to the later ones.
+struct Draft<'a> {
+    sale: &'a SaleModel,
+    available: u64,
+    orders: HashMap<OrderId, Order>,
+    bought: HashMap<Arc<str>, u64>,
+}
+
+impl Draft<'_> {
+    fn order(&self, id: &OrderId) -> Option<&Order> {
+        self.orders.get(id).or_else(|| self.sale.orders.get(id))
+    }
+
+    fn has(&self, buyer: &str) -> u64 {
+        let before = self.sale.buyers.get(buyer).copied().unwrap_or(0);
+        before + self.bought.get(buyer).copied().unwrap_or(0)
+    }
+}
+
+impl SaleModel {
+    /// A sale of which nothing is known but who it is. `epoch` is never 0.
+    #[must_use]
+    pub fn new(epoch: u64) -> Self {
+        Self { epoch, ..Self::default() }
+    }
+
+    /// The counters at this instant. `now_ms` is the caller's clock; the sale's own never goes back.
+    #[must_use]
+    pub fn view(&self, now_ms: u64, terms: &Terms) -> View {
+        View {
+            epoch: self.epoch,
+            version: self.version,
+            now_ms: self.clock(now_ms),
+            total: self.total,
+            sold: self.sold,
+            paid: self.paid,
+            state: self.state,
+            terms: *terms,
+        }
+    }
+
+    /// Which sale this is.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The newest entry's number; 0 before the first.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// One order.
+    #[must_use]
+    pub fn order(&self, id: &OrderId) -> Option<&Order> {
+        self.orders.get(id)
+    }
+
+    /// All orders, in no order.
+    pub fn orders(&self) -> impl Iterator<Item = (&OrderId, &Order)> {
+        self.orders.iter()
+    }
+
+    /// What a buyer holds or has paid.
+    #[must_use]
+    pub fn bought_by(&self, buyer: &str) -> u64 {
+        self.buyers.get(buyer).copied().unwrap_or(0)
+    }
+
+    /// Held orders by the end of their hold, earliest first.
+    pub fn due(&self) -> impl Iterator<Item = (u64, OrderId)> {
+        self.due.iter().copied()
+    }
+
+    /// The first entry of a sale's log.
+    #[must_use]
+    pub fn open(&self, now_ms: u64, total: u64) -> LogEntry {
+        self.entry(now_ms, Change::Opened { total, sold: 0 })
+    }
+
+    /// Decides purchases one after the other, each on what the ones before it left.
+    #[must_use]
+    pub fn reserve(&self, now_ms: u64, terms: &Terms, batch: &[Purchase]) -> Reservation {
+        let at_ms = self.clock(now_ms);
+        let mut draft = Draft {
+            sale: self,
+            available: self.total.saturating_sub(self.sold),
+            orders: HashMap::with_capacity(batch.len()),
+            bought: HashMap::new(),
+        };
+        let mut decisions = Vec::with_capacity(batch.len());
+        let mut entries = Vec::with_capacity(batch.len());
+        for purchase in batch {
+            if let Some(refused_or_known) = self.refuse_or_repeat(at_ms, terms, &draft, purchase) {
+                decisions.push(refused_or_known);
+                continue;
+            }
+            // From here on the purchase is made.
+            let order = Order {
+                state: OrderState::Held,
+                quantity: purchase.quantity,
+                buyer: purchase.buyer.clone(),
+                expires_at_ms: at_ms.saturating_add(terms.hold_ms),
+            };
+            draft.available -= u64::from(order.quantity);
+            if let Some(buyer) = &order.buyer {
+                *draft.bought.entry(Arc::clone(buyer)).or_default() += u64::from(order.quantity);
+            }
+            entries.push(LogEntry {
+                seq: self.version + 1 + entries.len() as u64,
+                at_ms,
+                change: Change::Held {
+                    order: purchase.id,
+                    quantity: order.quantity,
+                    buyer: order.buyer.clone(),
+                    expires_at_ms: order.expires_at_ms,
+                },
+            });
+            draft.orders.insert(purchase.id, order.clone());
+            decisions.push(Decision::Ordered { order, again: false });
+        }
+        Reservation { decisions, entries }
+    }
+
+    /// The rules, in their order of precedence; `None` if the purchase is to be made.
+    fn refuse_or_repeat(&self, at_ms: u64, terms: &Terms, draft: &Draft, purchase: &Purchase) -> Option<Decision> {
+        if let Some(order) = draft.order(&purchase.id) {
+            return Some(if order.quantity == purchase.quantity {
+                Decision::Ordered { order: order.clone(), again: true }
+            } else {
+                Decision::KeyReused
+            });
+        }
+        if self.state == SaleState::Closed || terms.closes_at_ms.is_some_and(|end| at_ms >= end) {
+            return Some(Decision::Closed);
+        }
+        if terms.opens_at_ms.is_some_and(|begin| at_ms < begin) {
+            return Some(Decision::NotYet);
+        }
+        if self.state == SaleState::Paused {
+            return Some(Decision::Paused);
+        }
+        if draft.available == 0 {
+            return Some(Decision::SoldOut);
+        }
+        if let (Some(buyer), true) = (&purchase.buyer, terms.per_buyer > 0) {
+            let have = draft.has(buyer);
+            if have + u64::from(purchase.quantity) > u64::from(terms.per_buyer) {
+                return Some(Decision::BuyerLimit { have });
+            }
+        }
+        if draft.available < u64::from(purchase.quantity) {
+            return Some(Decision::NotEnough { left: draft.available });
+        }
+        None
+    }
+
+    /// The entry that sets the state; `None` if it is set already.
+    #[must_use]
+    pub fn set_state(&self, now_ms: u64, state: SaleState) -> Option<LogEntry> {
+        (self.state != state).then(|| self.entry(now_ms, Change::State { state }))
+    }
+
+    /// The entry that changes the stock; `None` if this very change was made before.
+    ///
+    /// # Errors
+    /// [`LedgerError::ChangeIdReused`], [`LedgerError::BelowSold`] and [`LedgerError::AboveMaximum`].
+    pub fn add_stock(&self, now_ms: u64, change_id: &str, delta: i64) -> Result<Option<LogEntry>, LedgerError> {
+        if let Some(made) = self.changes.get(change_id) {
+            return if *made == delta { Ok(None) } else { Err(LedgerError::ChangeIdReused) };
+        }
+        match self.total.checked_add_signed(delta) {
+            Some(total) if total > TOTAL_MAX => Err(LedgerError::AboveMaximum),
+            Some(total) if total >= self.sold => {
+                Ok(Some(self.entry(now_ms, Change::Stock { change_id: change_id.into(), delta })))
+            }
+            _ => Err(LedgerError::BelowSold { sold: self.sold }),
+        }
+    }
+
+    /// Takes one entry over. Entries come in their order, without gaps.
+    pub fn apply(&mut self, entry: &LogEntry) {
+        debug_assert_eq!(entry.seq, self.version + 1, "entries are applied in their order, without gaps");
+        self.version = entry.seq;
+        self.clock_ms = self.clock(entry.at_ms);
+        match &entry.change {
+            Change::Opened { total, sold } => {
+                self.total = *total;
+                self.sold = *sold;
+            }
+            Change::Held { order, quantity, buyer, expires_at_ms } => {
+                self.sold += u64::from(*quantity);
+                if let Some(buyer) = buyer {
+                    *self.buyers.entry(Arc::clone(buyer)).or_default() += u64::from(*quantity);
+                }
+                self.due.insert((*expires_at_ms, *order));
+                let made = Order {
+                    state: OrderState::Held,
+                    quantity: *quantity,
+                    buyer: buyer.clone(),
+                    expires_at_ms: *expires_at_ms,
+                };
+                self.orders.insert(*order, made);
+            }
+            Change::State { state } => self.state = *state,
+            Change::Stock { change_id, delta } => {
+                self.total = self.total.saturating_add_signed(*delta);
+                self.changes.insert(Arc::clone(change_id), *delta);
+            }
+        }
+    }
+
+    fn entry(&self, now_ms: u64, change: Change) -> LogEntry {
+        LogEntry { seq: self.version + 1, at_ms: self.clock(now_ms), change }
+    }
+
+    fn clock(&self, now_ms: u64) -> u64 {
+        now_ms.max(self.clock_ms)
+    }
+}

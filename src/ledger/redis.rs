@@ -1,0 +1,227 @@
+//! The ledger in Redis, shared by any number of edges: one script a step (see `lua/`), one round trip a script.
+//!
+//! One multiplexed connection carries everything. It is made anew by whoever comes next after it broke, and is given up
+//! when an answer does not come in time: what was under way on it is then unknown, and asking again with the same ids
+//! finds out. Redis itself is the clock.
+
+mod keys;
+mod reply;
+mod scripts;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::aio::{ConnectionLike, MultiplexedConnection};
+use ::redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+
+use self::keys::Keys;
+use self::scripts::{Call, SCRIPTS};
+use super::{
+    Identity, Ledger, LedgerError, LogEntry, Order, OrderId, Purchase, Reserved, SaleState, SyncAsk, Synced, TOTAL_MAX,
+    Terms, View,
+};
+
+/// See the module's own words.
+pub struct RedisLedger {
+    client: Client,
+    settings: AsyncConnectionConfig,
+    /// The connection, numbered so that a caller gives up only the one that it used.
+    connection: Mutex<(u64, Option<MultiplexedConnection>)>,
+}
+
+impl RedisLedger {
+    /// Connects and makes the scripts known.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`] if the URL makes no sense or Redis cannot be reached.
+    pub async fn connect(
+        url: &str,
+        connect_timeout: Duration,
+        response_timeout: Duration,
+    ) -> Result<Self, LedgerError> {
+        let settings = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(connect_timeout))
+            .set_response_timeout(Some(response_timeout));
+        let ledger = Self {
+            client: Client::open(url).map_err(|error| unavailable(&error))?,
+            settings,
+            connection: Mutex::new((0, None)),
+        };
+        ledger.connection().await?;
+        Ok(ledger)
+    }
+
+    /// The connection and its number. Whatever fails here, nothing was asked yet.
+    async fn connection(&self) -> Result<(u64, MultiplexedConnection), LedgerError> {
+        let mut slot = self.connection.lock().await;
+        if let Some(connection) = &slot.1 {
+            return Ok((slot.0, connection.clone()));
+        }
+        let mut connection = self
+            .client
+            .get_multiplexed_async_connection_with_config(&self.settings)
+            .await
+            .map_err(|error| unavailable(&error))?;
+        scripts::load_all(&mut connection).await.map_err(|error| unavailable(&error))?;
+        slot.0 += 1;
+        slot.1 = Some(connection.clone());
+        Ok((slot.0, connection))
+    }
+
+    /// Sends several commands in one round trip and gives their answers, errors among them.
+    /// Scripts that Redis has forgotten are loaded, and everything is asked again; every step may be asked twice.
+    async fn ask_all(&self, pipeline: &Pipeline, count: usize) -> Result<Vec<Value>, LedgerError> {
+        for last_try in [false, true] {
+            let (number, mut connection) = self.connection().await?;
+            let values = match connection.req_packed_commands(pipeline, 0, count).await {
+                Ok(values) => values,
+                Err(error) => {
+                    let mut slot = self.connection.lock().await;
+                    if slot.0 == number {
+                        slot.1 = None;
+                    }
+                    return Err(LedgerError::Unknown(error.to_string()));
+                }
+            };
+            if last_try || !values.iter().any(is_forgotten_script) {
+                return Ok(values);
+            }
+            scripts::load_all(&mut connection).await.map_err(|error| unavailable(&error))?;
+        }
+        Err(LedgerError::Unavailable("the scripts could not be loaded".into()))
+    }
+
+    async fn ask(&self, command: &Cmd) -> Result<Value, LedgerError> {
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.add_command(command.clone());
+        match self.ask_all(&pipeline, 1).await?.pop() {
+            Some(value) => refuse_errors(value),
+            None => Err(reply::damaged("no reply")),
+        }
+    }
+}
+
+fn is_forgotten_script(value: &Value) -> bool {
+    match value {
+        Value::ServerError(error) => {
+            RedisError::from(error.clone()).kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+        }
+        _ => false,
+    }
+}
+
+/// An error that Redis answered: the step was not done, since scripts write only when nothing can fail any more.
+fn refuse_errors(value: Value) -> Result<Value, LedgerError> {
+    let Value::ServerError(error) = value else { return Ok(value) };
+    let text = error.details().unwrap_or_default().to_owned();
+    Err(match error.code() {
+        "MISSING" => LedgerError::Missing,
+        "CHANGED" => LedgerError::Changed,
+        "DAMAGED" => LedgerError::Damaged(text),
+        "WRONGTYPE" => LedgerError::Damaged(format!("a key of the sale has another type: {text}")),
+        code => LedgerError::Unavailable(format!("{code} {text}")),
+    })
+}
+
+fn unavailable(error: &RedisError) -> LedgerError {
+    LedgerError::Unavailable(error.to_string())
+}
+
+#[async_trait]
+impl Ledger for RedisLedger {
+    async fn open(&self, sale: &str, total: Option<u64>) -> Result<Identity, LedgerError> {
+        let fresh = Identity { epoch: rand::random::<u64>().max(1), secret: rand::random() };
+        let keys = Keys::of(sale);
+        let call = Call::new(&SCRIPTS.open)
+            .keys([keys.hash(), &keys.orders(), &keys.due(), &keys.buyers(), &keys.log(), &keys.changes()])
+            .keys(keys.put_away(fresh.epoch).iter().map(String::as_str))
+            .arg(total.map_or(String::new(), |total| total.to_string()))
+            .arg(format!("{:016x}", fresh.epoch))
+            .arg(reply::hex(&fresh.secret))
+            .no_terms();
+        reply::identity(&self.ask(&call.command()).await?)
+    }
+
+    async fn reserve(
+        &self,
+        sale: &str,
+        epoch: u64,
+        terms: &Terms,
+        batch: &Arc<Vec<Purchase>>,
+    ) -> Result<Reserved, LedgerError> {
+        if batch.is_empty() {
+            return Err(reply::damaged("an empty batch"));
+        }
+        let keys = Keys::of(sale);
+        let mut call = Call::new(&SCRIPTS.reserve)
+            .keys([keys.hash(), &keys.orders(), &keys.due(), &keys.buyers(), &keys.log()])
+            .arg(format!("{epoch:016x}"))
+            .terms(terms);
+        for purchase in batch.iter() {
+            call = call
+                .arg(purchase.id.to_string())
+                .arg(purchase.quantity)
+                .arg(purchase.buyer.as_deref().unwrap_or_default());
+        }
+        reply::reserved(self.ask(&call.command()).await?, batch)
+    }
+
+    async fn sync(&self, asks: &[SyncAsk]) -> Result<Vec<Result<Synced, LedgerError>>, LedgerError> {
+        let mut pipeline = Pipeline::with_capacity(asks.len());
+        for ask in asks {
+            let epoch = format!("{:016x}", ask.epoch);
+            pipeline.add_command(sync_call(&ask.sale, &epoch, &ask.terms, ask.read_to, super::SYNC_ENTRIES_MAX));
+        }
+        let values = self.ask_all(&pipeline, asks.len()).await?;
+        Ok(values.into_iter().map(|value| reply::synced(refuse_errors(value)?)).collect())
+    }
+
+    async fn snapshot(&self, sale: &str, terms: &Terms) -> Result<View, LedgerError> {
+        Ok(reply::synced(self.ask(&sync_call(sale, "", terms, 0, 0)).await?)?.view)
+    }
+
+    async fn order(&self, sale: &str, id: OrderId) -> Result<Option<Order>, LedgerError> {
+        let mut command = ::redis::cmd("HGET");
+        command.arg(Keys::of(sale).orders()).arg(id.to_string());
+        match self.ask(&command).await? {
+            Value::Nil => Ok(None),
+            value => reply::order(&value).map(Some),
+        }
+    }
+
+    async fn set_state(&self, sale: &str, state: SaleState) -> Result<(), LedgerError> {
+        let keys = Keys::of(sale);
+        let call = Call::new(&SCRIPTS.state).keys([keys.hash(), &keys.log()]).arg(reply::state_name(state)).no_terms();
+        self.ask(&call.command()).await.map(|_changed| ())
+    }
+
+    async fn add_stock(&self, sale: &str, change_id: &str, delta: i64) -> Result<(), LedgerError> {
+        let keys = Keys::of(sale);
+        let call = Call::new(&SCRIPTS.stock)
+            .keys([keys.hash(), &keys.changes(), &keys.log()])
+            .arg(change_id)
+            .no_terms()
+            .arg(delta)
+            .arg(TOTAL_MAX);
+        match self.ask(&call.command()).await? {
+            Value::Int(1 | 2) => Ok(()),
+            Value::Int(3) => Err(LedgerError::ChangeIdReused),
+            Value::Int(4) => Err(LedgerError::BelowSold { sold: self.snapshot(sale, &Terms::default()).await?.sold }),
+            Value::Int(5) => Err(LedgerError::AboveMaximum),
+            other => Err(reply::damaged(&format!("stock.lua replied {other:?}"))),
+        }
+    }
+
+    async fn log(&self, sale: &str, after: u64, limit: usize) -> Result<Vec<LogEntry>, LedgerError> {
+        let mut command = ::redis::cmd("XRANGE");
+        command.arg(Keys::of(sale).log()).arg(format!("({after}-0")).arg("+").arg("COUNT").arg(limit);
+        reply::entries(&self.ask(&command).await?)
+    }
+}
+
+fn sync_call(sale: &str, epoch: &str, terms: &Terms, read_to: u64, limit: usize) -> Cmd {
+    let keys = Keys::of(sale);
+    Call::new(&SCRIPTS.sync).keys([keys.hash(), &keys.log()]).arg(epoch).terms(terms).arg(read_to).arg(limit).command()
+}

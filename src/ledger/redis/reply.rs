@@ -1,0 +1,218 @@
+//! What the scripts reply, read into the ledger's types. Whatever does not fit is damage, never a guess.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use ::redis::Value;
+
+use super::super::{
+    Change, Decision, Identity, LedgerError, LogEntry, Order, OrderId, OrderState, Purchase, Reserved, SaleState,
+    Synced, Terms, View,
+};
+
+type Result<T> = std::result::Result<T, LedgerError>;
+
+pub(super) fn damaged(what: &str) -> LedgerError {
+    LedgerError::Damaged(what.to_owned())
+}
+
+/// A reply that is read from its front.
+struct Reader<'a> {
+    values: std::slice::Iter<'a, Value>,
+}
+
+impl<'a> Reader<'a> {
+    fn of(value: &'a Value) -> Result<Self> {
+        match value {
+            Value::Array(values) => Ok(Self { values: values.iter() }),
+            other => Err(damaged(&format!("a list was expected, not {other:?}"))),
+        }
+    }
+
+    fn next(&mut self) -> Result<&'a Value> {
+        self.values.next().ok_or_else(|| damaged("a reply is too short"))
+    }
+
+    fn int(&mut self) -> Result<i64> {
+        match self.next()? {
+            Value::Int(number) => Ok(*number),
+            other => Err(damaged(&format!("a number was expected, not {other:?}"))),
+        }
+    }
+
+    fn natural(&mut self) -> Result<u64> {
+        u64::try_from(self.int()?).map_err(|_| damaged("a number is below 0"))
+    }
+
+    /// A time, or none if it is below 0.
+    fn time(&mut self) -> Result<Option<u64>> {
+        Ok(u64::try_from(self.int()?).ok())
+    }
+
+    fn text(&mut self) -> Result<&'a str> {
+        text(self.next()?)
+    }
+}
+
+fn text(value: &Value) -> Result<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).map_err(|_| damaged("a text is not UTF-8")),
+        Value::SimpleString(text) => Ok(text),
+        other => Err(damaged(&format!("a text was expected, not {other:?}"))),
+    }
+}
+
+fn parse<T: FromStr>(text: &str, what: &str) -> Result<T> {
+    text.parse().map_err(|_| damaged(&format!("{what} is \"{text}\"")))
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn epoch(text: &str) -> Result<u64> {
+    // A sale that nobody opened has none; 0 is no epoch, so nothing will fit it.
+    if text.is_empty() {
+        return Ok(0);
+    }
+    u64::from_str_radix(text, 16).map_err(|_| damaged("epoch is not hexadecimal"))
+}
+
+pub(super) fn identity(value: &Value) -> Result<Identity> {
+    let mut reader = Reader::of(value)?;
+    let epoch = epoch(reader.text()?)?;
+    let text = reader.text()?;
+    let mut secret = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return Err(damaged("secret is not 64 hexadecimal digits"));
+    }
+    for (byte, at) in secret.iter_mut().zip((0..64).step_by(2)) {
+        *byte = u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| damaged("secret is not hexadecimal"))?;
+    }
+    Ok(Identity { epoch, secret })
+}
+
+pub(super) fn state_name(state: SaleState) -> &'static str {
+    match state {
+        SaleState::Open => "open",
+        SaleState::Paused => "paused",
+        SaleState::Closed => "closed",
+    }
+}
+
+fn state(name: &str) -> Result<SaleState> {
+    [SaleState::Open, SaleState::Paused, SaleState::Closed]
+        .into_iter()
+        .find(|state| state_name(*state) == name)
+        .ok_or_else(|| damaged(&format!("state is \"{name}\"")))
+}
+
+/// Keep in step with `view` in `lua/sale.lua`.
+fn view(reader: &mut Reader) -> Result<View> {
+    Ok(View {
+        epoch: epoch(reader.text()?)?,
+        version: reader.natural()?,
+        now_ms: reader.natural()?,
+        total: reader.natural()?,
+        sold: reader.natural()?,
+        paid: reader.natural()?,
+        state: state(reader.text()?)?,
+        terms: Terms {
+            hold_ms: reader.natural()?,
+            per_buyer: u32::try_from(reader.natural()?).unwrap_or(u32::MAX),
+            opens_at_ms: reader.time()?,
+            closes_at_ms: reader.time()?,
+        },
+    })
+}
+
+pub(super) fn reserved(value: Value, batch: &[Purchase]) -> Result<Reserved> {
+    let mut reader = Reader::of(&value)?;
+    let view = view(&mut reader)?;
+    let version_before = reader.natural()?;
+    let decisions = batch.iter().map(|purchase| decision(&mut reader, purchase)).collect::<Result<_>>()?;
+    Ok(Reserved { decisions, view, version_before })
+}
+
+fn decision(reader: &mut Reader, purchase: &Purchase) -> Result<Decision> {
+    let code = reader.int()?;
+    if code == 2 {
+        return Ok(Decision::Ordered { order: order(reader.next()?)?, again: true });
+    }
+    let value = reader.natural()?;
+    Ok(match code {
+        1 => Decision::Ordered {
+            order: Order {
+                state: OrderState::Held,
+                quantity: purchase.quantity,
+                buyer: purchase.buyer.clone(),
+                expires_at_ms: value,
+            },
+            again: false,
+        },
+        3 => Decision::KeyReused,
+        4 => Decision::Closed,
+        5 => Decision::NotYet,
+        6 => Decision::Paused,
+        7 => Decision::SoldOut,
+        8 => Decision::BuyerLimit { have: value },
+        9 => Decision::NotEnough { left: value },
+        _ => return Err(damaged(&format!("reserve.lua replied code {code}"))),
+    })
+}
+
+pub(super) fn synced(value: Value) -> Result<Synced> {
+    let mut reader = Reader::of(&value)?;
+    Ok(Synced { view: view(&mut reader)?, entries: entries(reader.next()?)? })
+}
+
+/// "STATE QUANTITY EXPIRES_AT_MS BUYER"
+pub(super) fn order(value: &Value) -> Result<Order> {
+    let record = text(value)?;
+    let mut parts = record.splitn(4, ' ');
+    let mut part = || parts.next().ok_or_else(|| damaged(&format!("an order record is \"{record}\"")));
+    let state = match part()? {
+        "HELD" => OrderState::Held,
+        "PAID" => OrderState::Paid,
+        "RELEASED" => OrderState::Released,
+        other => return Err(damaged(&format!("an order's state is \"{other}\""))),
+    };
+    let quantity = parse(part()?, "an order's quantity")?;
+    let expires_at_ms = parse(part()?, "an order's expires_at_ms")?;
+    Ok(Order { state, quantity, buyer: buyer(part()?), expires_at_ms })
+}
+
+fn buyer(name: &str) -> Option<Arc<str>> {
+    (!name.is_empty()).then(|| name.into())
+}
+
+/// Log entries as XRANGE gives them: `[["7-0", ["at_ms", "...", "kind", "held", ...]], ...]`.
+pub(super) fn entries(value: &Value) -> Result<Vec<LogEntry>> {
+    Reader::of(value)?.values.map(entry).collect()
+}
+
+fn entry(value: &Value) -> Result<LogEntry> {
+    let mut reader = Reader::of(value)?;
+    let id = reader.text()?;
+    let seq = parse(id.split('-').next().unwrap_or_default(), "a log entry's id")?;
+    let mut fields = Reader::of(reader.next()?)?;
+    // The order of the fields is the one in which the scripts write them.
+    let mut field = |name: &str| {
+        let (key, value) = (fields.text()?, fields.text()?);
+        if key == name { Ok(value) } else { Err(damaged(&format!("log entry {id} has {key} in the place of {name}"))) }
+    };
+    let at_ms = parse(field("at_ms")?, "at_ms")?;
+    let change = match field("kind")? {
+        "opened" => Change::Opened { total: parse(field("total")?, "total")?, sold: parse(field("sold")?, "sold")? },
+        "held" => Change::Held {
+            order: parse::<OrderId>(field("order")?, "order")?,
+            quantity: parse(field("quantity")?, "quantity")?,
+            buyer: buyer(field("buyer")?),
+            expires_at_ms: parse(field("expires_at_ms")?, "expires_at_ms")?,
+        },
+        "state" => Change::State { state: state(field("state")?)? },
+        "stock" => Change::Stock { change_id: field("change_id")?.into(), delta: parse(field("delta")?, "delta")? },
+        other => return Err(damaged(&format!("log entry {id} is of kind {other}"))),
+    };
+    Ok(LogEntry { seq, at_ms, change })
+}

@@ -1,0 +1,320 @@
+//! A sale at this edge: a purchase comes in, is refused from memory or queued for the next batch, and gets its outcome.
+//!
+//! Read in this order: [`request`] (what the client asks), [`gate`] (refused from memory?), [`batch`] (the way to the
+//! ledger and back), [`reply`] (what the client is told). [`sync`] keeps the gates true. Nothing here knows of HTTP
+//! sessions or of the ledger's store.
+
+pub mod batch;
+pub mod gate;
+pub mod reply;
+pub mod request;
+pub mod stat_log;
+pub mod sync;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use self::batch::Pending;
+use self::gate::{Gate, Verdict, Visitor};
+use self::request::{Ask, Rejection};
+use self::stat_log::StatLog;
+use crate::config::{self, BuyerSource};
+use crate::ledger::{Identity, Ledger, LedgerError, Order, OrderId, Purchase, SaleState, Terms, View};
+use crate::telemetry::SaleMetrics;
+
+/// Why a purchase was not made. Every one of these is certain: there is no order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The Idempotency-Key has an order with other content.
+    KeyReused,
+    /// The sale is over.
+    Closed,
+    /// The sale has not begun.
+    NotYet {
+        /// How long to wait.
+        wait: Duration,
+    },
+    /// The sale is paused.
+    Paused,
+    /// Nothing is left now.
+    SoldOut,
+    /// The buyer would have more than the limit.
+    BuyerLimit {
+        /// The limit.
+        limit: u64,
+        /// What the buyer has.
+        have: u64,
+    },
+    /// Less is left than was asked for.
+    NotEnough {
+        /// What is left.
+        left: u64,
+    },
+    /// Too many wait already.
+    Busy,
+    /// The ledger cannot be reached.
+    Unavailable,
+    /// The ledger has no such sale.
+    Missing,
+}
+
+/// How a purchase ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// There is an order.
+    Ordered {
+        /// Its id.
+        id: OrderId,
+        /// As it stands.
+        order: Order,
+        /// Whether it was made by an earlier request.
+        again: bool,
+    },
+    /// There is none.
+    Refused(Refusal),
+    /// Nobody knows yet. Asking again with the same key, or for the order, finds out.
+    Unknown {
+        /// The order that there may be.
+        id: OrderId,
+    },
+}
+
+/// What all sales of an edge share.
+pub struct Shared {
+    /// The ledger.
+    pub ledger: Arc<dyn Ledger>,
+    /// Wakes the sync before its time.
+    pub sync_now: Notify,
+    /// Tells batches that a sync was made.
+    pub synced: Notify,
+}
+
+/// One sale at this edge.
+pub struct Sale {
+    settings: config::Sale,
+    terms: Terms,
+    shared: Arc<Shared>,
+    gate: Gate,
+    /// Which sale the ledger has under our name; none until it was opened.
+    identity: ArcSwapOption<Identity>,
+    queue: mpsc::Sender<Pending>,
+    /// Orders made by this edge since it started: `localSales` of the stat log.
+    local_sales: AtomicU64,
+    stat_log: Option<StatLog>,
+    metrics: SaleMetrics,
+}
+
+impl Sale {
+    /// Sets a sale up, and gives the other end of its queue, for [`batch::run`].
+    #[must_use]
+    pub fn new(
+        settings: config::Sale,
+        shared: Arc<Shared>,
+        stat_log: Option<StatLog>,
+    ) -> (Arc<Self>, mpsc::Receiver<Pending>) {
+        let (queue, pending) = mpsc::channel(settings.queue);
+        let terms = Terms {
+            hold_ms: u64::try_from(settings.hold.as_millis()).unwrap_or(u64::MAX),
+            per_buyer: settings.per_buyer,
+            opens_at_ms: settings.opens_at_ms,
+            closes_at_ms: settings.closes_at_ms,
+        };
+        let sale = Arc::new(Self {
+            settings,
+            terms,
+            shared,
+            gate: Gate::default(),
+            identity: ArcSwapOption::empty(),
+            queue,
+            local_sales: AtomicU64::new(0),
+            stat_log,
+            metrics: SaleMetrics::default(),
+        });
+        (sale, pending)
+    }
+
+    /// Makes the sale in the ledger if it has none and the configuration names a total; else finds it.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::open`], except that a sale that is not there is no error: it may come.
+    pub async fn open(&self, total: Option<u64>) -> Result<(), LedgerError> {
+        match self.shared.ledger.open(&self.settings.key, total).await {
+            Ok(identity) => {
+                if self.identity.swap(Some(Arc::new(identity))).is_none_or(|before| before.epoch != identity.epoch) {
+                    self.gate.learn_new_sale();
+                }
+                Ok(())
+            }
+            Err(LedgerError::Missing) => {
+                self.identity.store(None);
+                self.gate.learn_missing();
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Refuses a purchase whose buyer is not told, where a limit for each buyer holds.
+    ///
+    /// # Errors
+    /// [`Rejection::Bad`], naming where the buyer's id has to be.
+    pub fn must_know_buyer<'a>(&self, ask: Ask<'a>) -> Result<Ask<'a>, Rejection> {
+        let limit = self.gate.view().map_or(self.settings.per_buyer, |view| view.terms.per_buyer);
+        if limit == 0 || ask.buyer.is_some() {
+            return Ok(ask);
+        }
+        let (BuyerSource::Header(field) | BuyerSource::Query(field) | BuyerSource::Body(field)) = &self.settings.buyer
+        else {
+            return Ok(ask);
+        };
+        Err(Rejection::Bad { field: field.clone(), detail: "is needed here: every buyer may have only so many".into() })
+    }
+
+    /// A purchase, one way through. Waits at most `deadline` of the configuration.
+    pub async fn buy(&self, ask: &Ask<'_>) -> Outcome {
+        match self.enter(ask, Instant::now()) {
+            Ok(outcome) => outcome.await,
+            Err(refusal) => self.record(Outcome::Refused(refusal)),
+        }
+    }
+
+    /// Refuses from memory, or puts the purchase into the queue and gives what waits for its outcome.
+    fn enter(&self, ask: &Ask, now: Instant) -> Result<impl Future<Output = Outcome> + '_ + use<'_>, Refusal> {
+        let Some(identity) = self.identity.load_full() else {
+            return Err(if self.gate.is_missing() { Refusal::Missing } else { Refusal::Unavailable });
+        };
+        let retry_of = ask.key.as_deref().map(|key| order_id(&identity, ask.buyer.as_deref(), key));
+        let visitor = Visitor { retry_of, buyer: ask.buyer.as_deref(), quantity: ask.quantity };
+        if let Verdict::Refuse(refusal) = self.gate.admit(&visitor, now) {
+            self.metrics.refused_at_gate.add(1);
+            return Err(refusal);
+        }
+        let id = retry_of.unwrap_or_else(|| OrderId(rand::random()));
+        let (reply, outcome) = oneshot::channel();
+        let pending = Pending {
+            purchase: Purchase { id, buyer: ask.buyer.as_deref().map(Into::into), quantity: ask.quantity },
+            epoch: identity.epoch,
+            has_key: retry_of.is_some(),
+            deadline: now + self.settings.deadline,
+            reply,
+        };
+        self.queue.try_send(pending).map_err(|_| Refusal::Busy)?;
+        // The batch records and tells every outcome; should it ever vanish, nobody knows what became of the purchase.
+        Ok(async move { outcome.await.unwrap_or_else(|_| self.record(Outcome::Unknown { id })) })
+    }
+
+    /// Counts an outcome; every one passes here once, whether its client still waits or not.
+    fn record(&self, outcome: Outcome) -> Outcome {
+        self.metrics.outcome(&outcome);
+        if let Some(log) = &self.stat_log {
+            let bought = matches!(outcome, Outcome::Ordered { again: false, .. });
+            let made = self.local_sales.fetch_add(u64::from(bought), Ordering::Relaxed) + u64::from(bought);
+            log.write(bought, made);
+        }
+        outcome
+    }
+
+    /// The sale's id, as in paths and in the configuration.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.settings.id
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub fn settings(&self) -> &config::Sale {
+        &self.settings
+    }
+
+    /// Its counters of requests.
+    #[must_use]
+    pub fn metrics(&self) -> &SaleMetrics {
+        &self.metrics
+    }
+
+    /// Lines of the stat log that did not fit its queue.
+    #[must_use]
+    pub fn stat_log_dropped(&self) -> u64 {
+        self.stat_log.as_ref().map_or(0, StatLog::dropped)
+    }
+
+    /// Brings the stat log to its file, for an edge that ends.
+    pub fn flush_stat_log(&self, patience: Duration) {
+        if let Some(log) = &self.stat_log {
+            log.flush(patience);
+        }
+    }
+
+    /// What the gate knows; see [`Gate::view`].
+    #[must_use]
+    pub fn view(&self) -> Option<View> {
+        self.gate.view()
+    }
+
+    /// Whether the ledger was heard of late; see [`Gate::hears`].
+    #[must_use]
+    pub fn hears(&self) -> bool {
+        self.gate.hears()
+    }
+
+    /// Whether the ledger has no such sale.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.gate.is_missing()
+    }
+
+    /// Reads an order from the ledger.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::order`].
+    pub async fn order(&self, id: OrderId) -> Result<Option<Order>, LedgerError> {
+        self.shared.ledger.order(&self.settings.key, id).await
+    }
+
+    /// Reads all counters at one instant from the ledger.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::snapshot`].
+    pub async fn snapshot(&self) -> Result<View, LedgerError> {
+        self.shared.ledger.snapshot(&self.settings.key, &self.terms).await
+    }
+
+    /// Opens, pauses or closes the sale.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::set_state`].
+    pub async fn set_state(&self, state: SaleState) -> Result<View, LedgerError> {
+        self.shared.ledger.set_state(&self.settings.key, state).await?;
+        self.after_change().await
+    }
+
+    /// Adds tickets, or takes unsold ones away.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::add_stock`].
+    pub async fn add_stock(&self, change_id: &str, delta: i64) -> Result<View, LedgerError> {
+        self.shared.ledger.add_stock(&self.settings.key, change_id, delta).await?;
+        self.after_change().await
+    }
+
+    /// The gate hears of a change at once, not only at the next sync.
+    async fn after_change(&self) -> Result<View, LedgerError> {
+        self.shared.sync_now.notify_one();
+        self.snapshot().await
+    }
+}
+
+/// The id of the order that a key stands for: the same at every edge, and computable only with the sale's secret.
+/// Keyed BLAKE3 over buyer and key, each with its length in front, so that no two pairs can be mistaken for each other.
+fn order_id(identity: &Identity, buyer: Option<&str>, key: &str) -> OrderId {
+    let mut hasher = blake3::Hasher::new_keyed(&identity.secret);
+    let buyer = buyer.unwrap_or_default();
+    hasher.update(&(buyer.len() as u64).to_be_bytes()).update(buyer.as_bytes()).update(key.as_bytes());
+    let mut id = [0; 16];
+    id.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    OrderId(id)
+}

@@ -1,0 +1,269 @@
+//! The gate: what an edge remembers of a sale, so that a refusal costs a memory read. The gate cannot sell.
+//!
+//! It knows only what the ledger told it: the counters of one version, and which orders the log names. It refuses from
+//! memory under three rules:
+//!
+//! 1. Sold out is never a latch. What is known is replaced by every newer answer of the ledger and dropped when the
+//!    ledger cannot be reached.
+//! 2. A made order is never denied. A purchase that may be a retry (it has a key) is refused only if the log is read up
+//!    to the version that is known, and does not name its order.
+//! 3. A buyer's limit is remembered only as long as the log, read up to the known version, shows no change of it.
+
+mod fingerprints;
+mod limits;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+
+use self::fingerprints::Fingerprints;
+use self::limits::BuyerLimits;
+use super::Refusal;
+use crate::ledger::{Change, Decision, OrderId, Purchase, Reserved, SYNC_ENTRIES_MAX, SaleState, Synced, View};
+
+/// What the gate says to a purchase.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The ledger has to decide.
+    Ask,
+    /// It would be refused, if it is no retry; the log has to be read first.
+    Wait,
+    /// No.
+    Refuse(Refusal),
+}
+
+/// What a purchase is to the gate.
+#[derive(Debug, Clone, Copy)]
+pub struct Visitor<'a> {
+    /// Its order id, if it has a key and may thus be a retry.
+    pub retry_of: Option<OrderId>,
+    /// Who buys.
+    pub buyer: Option<&'a str>,
+    /// How many tickets.
+    pub quantity: u32,
+}
+
+/// What is known of a sale at an instant.
+#[derive(Debug, Clone)]
+enum Knowledge {
+    /// Nothing: the ledger was not reached yet, or not of late.
+    Nothing,
+    /// The ledger says that it has no such sale.
+    Missing,
+    /// The ledger's word.
+    Known(Known),
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    view: View,
+    /// Whether every order of this version is among the gate's fingerprints.
+    log_is_read: bool,
+    /// `opens_at` and `closes_at` on this machine's monotonic clock, so that its wall clock does not matter.
+    opens_at: Option<Instant>,
+    closes_at: Option<Instant>,
+}
+
+impl Known {
+    /// The rules in the ledger's order of precedence.
+    fn refusal(&self, visitor: &Visitor, limits: Option<&BuyerLimits>, now: Instant) -> Option<Refusal> {
+        let view = &self.view;
+        if view.state == SaleState::Closed || self.closes_at.is_some_and(|end| now >= end) {
+            return Some(Refusal::Closed);
+        }
+        if let Some(wait) =
+            self.opens_at.and_then(|begin| begin.checked_duration_since(now)).filter(|wait| !wait.is_zero())
+        {
+            return Some(Refusal::NotYet { wait });
+        }
+        if view.state == SaleState::Paused {
+            return Some(Refusal::Paused);
+        }
+        let (left, quantity) = (view.available(), u64::from(visitor.quantity));
+        if left == 0 {
+            return Some(Refusal::SoldOut);
+        }
+        let limit = u64::from(view.terms.per_buyer);
+        if let (Some(buyer), Some(limits), true) = (visitor.buyer, limits, limit > 0 && self.log_is_read) {
+            if let Some(have) = limits.have(buyer).filter(|have| have + quantity > limit) {
+                return Some(Refusal::BuyerLimit { limit, have });
+            }
+        }
+        (left < quantity).then_some(Refusal::NotEnough { left })
+    }
+}
+
+/// One sale's gate.
+pub struct Gate {
+    knowledge: ArcSwap<Knowledge>,
+    orders: Fingerprints,
+    /// The newest log entry of which `orders` knows.
+    read_to: AtomicU64,
+    /// Made when the first buyer meets the limit; most sales never need it.
+    limits: OnceLock<BuyerLimits>,
+    /// Orders those who learn; visitors never take it.
+    learning: Mutex<()>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            knowledge: ArcSwap::from_pointee(Knowledge::Nothing),
+            orders: Fingerprints::default(),
+            read_to: AtomicU64::new(0),
+            limits: OnceLock::new(),
+            learning: Mutex::new(()),
+        }
+    }
+}
+
+impl Gate {
+    /// Decides from memory what can be decided from memory. Takes no lock and allocates nothing.
+    #[must_use]
+    pub fn admit(&self, visitor: &Visitor, now: Instant) -> Verdict {
+        let knowledge = self.knowledge.load();
+        let known = match &**knowledge {
+            Knowledge::Nothing => return Verdict::Refuse(Refusal::Unavailable),
+            Knowledge::Missing => return Verdict::Refuse(Refusal::Missing),
+            Knowledge::Known(known) => known,
+        };
+        let Some(refusal) = known.refusal(visitor, self.limits.get(), now) else { return Verdict::Ask };
+        match visitor.retry_of {
+            Some(_) if !known.log_is_read => Verdict::Wait,
+            Some(id) if self.orders.contains(id) => Verdict::Ask,
+            _ => Verdict::Refuse(refusal),
+        }
+    }
+
+    /// The counters as last heard, with how long ago opening is still off; `None` while nothing is known.
+    #[must_use]
+    pub fn view(&self) -> Option<View> {
+        match &**self.knowledge.load() {
+            Knowledge::Known(known) => Some(known.view.clone()),
+            Knowledge::Nothing | Knowledge::Missing => None,
+        }
+    }
+
+    /// Whether the ledger was heard of late, even if it said that it has no such sale.
+    #[must_use]
+    pub fn hears(&self) -> bool {
+        !matches!(**self.knowledge.load(), Knowledge::Nothing)
+    }
+
+    /// Whether the ledger said that it has no such sale.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(**self.knowledge.load(), Knowledge::Missing)
+    }
+
+    /// The newest log entry that was read; what a sync has to ask from.
+    #[must_use]
+    pub fn read_to(&self) -> u64 {
+        self.read_to.load(Ordering::Relaxed)
+    }
+
+    /// Takes over what a step of purchases brought. `asked_at` is when it was sent: the ledger's clock in the answer
+    /// is no older than that, so times reckoned from it are never late.
+    pub fn learn_step(&self, batch: &[Purchase], reserved: &Reserved, asked_at: Instant) {
+        let _turn = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
+        let read_to = self.read_to();
+        for (purchase, decision) in batch.iter().zip(&reserved.decisions) {
+            match (decision, &purchase.buyer) {
+                (Decision::Ordered { .. }, _) => self.orders.insert(purchase.id),
+                // The log may show a later change already; then this is old news.
+                (Decision::BuyerLimit { have }, Some(buyer)) if reserved.view.version >= read_to => {
+                    self.limits.get_or_init(BuyerLimits::default).remember(buyer, *have);
+                }
+                _ => {}
+            }
+        }
+        // With the log read up to the step, its own orders are all that it added.
+        if read_to >= reserved.version_before {
+            self.read_to.fetch_max(reserved.view.version, Ordering::Relaxed);
+        }
+        self.learn(&reserved.view, asked_at);
+    }
+
+    /// Takes over what a sync brought.
+    pub fn learn_sync(&self, synced: &Synced, asked_at: Instant) {
+        let _turn = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.has_gone_back(&synced.view) {
+            log::error!("the ledger has lost changes: version {} after {}", synced.view.version, self.read_to());
+            self.forget_all(Knowledge::Nothing);
+            // The log has to be read again from its beginning before anything is refused to a retry.
+            return;
+        }
+        for entry in &synced.entries {
+            if let Change::Held { order, .. } = &entry.change {
+                self.orders.insert(*order);
+            }
+        }
+        let complete = synced.entries.len() < SYNC_ENTRIES_MAX;
+        let read_to = if complete { Some(synced.view.version) } else { synced.entries.last().map(|entry| entry.seq) };
+        self.read_to.fetch_max(read_to.unwrap_or(0), Ordering::Relaxed);
+        self.learn(&synced.view, asked_at);
+    }
+
+    /// A ledger that was set back to an earlier time has a smaller version at a later hour. An answer that was merely
+    /// overtaken by a newer one is of an earlier hour too.
+    fn has_gone_back(&self, view: &View) -> bool {
+        match &**self.knowledge.load() {
+            Knowledge::Known(known) => view.version < known.view.version && view.now_ms > known.view.now_ms,
+            Knowledge::Nothing | Knowledge::Missing => view.version < self.read_to(),
+        }
+    }
+
+    fn learn(&self, view: &View, asked_at: Instant) {
+        let read_to = self.read_to();
+        if let Knowledge::Known(known) = &**self.knowledge.load() {
+            // Newest wins; an equal version at a later hour may tell of a hash that was edited by hand.
+            if (known.view.version, known.view.now_ms) > (view.version, view.now_ms) {
+                let known = Known { log_is_read: read_to >= known.view.version, ..known.clone() };
+                self.knowledge.store(Arc::new(Knowledge::Known(known)));
+                return;
+            }
+        }
+        let instant =
+            |at_ms: Option<u64>| at_ms.map(|at_ms| asked_at + Duration::from_millis(at_ms.saturating_sub(view.now_ms)));
+        self.knowledge.store(Arc::new(Knowledge::Known(Known {
+            view: view.clone(),
+            log_is_read: read_to >= view.version,
+            opens_at: instant(view.terms.opens_at_ms),
+            closes_at: instant(view.terms.closes_at_ms),
+        })));
+    }
+
+    /// The ledger has no such sale.
+    pub fn learn_missing(&self) {
+        let _turn = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
+        self.forget_all(Knowledge::Missing);
+    }
+
+    /// The ledger has another sale under the same name.
+    pub fn learn_new_sale(&self) {
+        let _turn = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
+        self.forget_all(Knowledge::Nothing);
+    }
+
+    fn forget_all(&self, instead: Knowledge) {
+        self.knowledge.store(Arc::new(instead));
+        self.orders.clear();
+        self.read_to.store(0, Ordering::Relaxed);
+        if let Some(limits) = self.limits.get() {
+            limits.clear();
+        }
+    }
+
+    /// The ledger cannot be reached: nothing that it said of its counters counts any more. Its orders do not change.
+    pub fn forget(&self) {
+        let _turn = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Knowledge::Known(_) = &**self.knowledge.load() {
+            self.knowledge.store(Arc::new(Knowledge::Nothing));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,68 @@
+//! Buyers whom the ledger has refused for having too much, remembered so that they need not be asked about again.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many buyers are remembered at most: 512 KiB.
+const SLOTS: usize = 1 << 16;
+/// The lower bits of a slot hold what the buyer has.
+const HAVE_BITS: u32 = 24;
+const HAVE_MAX: u64 = (1 << HAVE_BITS) - 1;
+
+/// A table of fixed size without locks. Two buyers of one slot displace each other, which costs a question to the
+/// ledger. Two that also share 40 further bits of a hash with a secret seed would be taken for each other: with 65,536
+/// remembered, once in 2^40 refusals.
+pub struct BuyerLimits {
+    slots: Box<[AtomicU64]>,
+    hasher: RandomState,
+}
+
+impl Default for BuyerLimits {
+    fn default() -> Self {
+        Self { slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(), hasher: RandomState::new() }
+    }
+}
+
+impl BuyerLimits {
+    fn place(&self, buyer: &str) -> (&AtomicU64, u64) {
+        let hash = self.hasher.hash_one(buyer);
+        (&self.slots[hash as usize % SLOTS], hash & !HAVE_MAX)
+    }
+
+    /// The buyer was refused with so many tickets. What does not fit a slot is not remembered.
+    pub fn remember(&self, buyer: &str, have: u64) {
+        let (slot, tag) = self.place(buyer);
+        if (1..=HAVE_MAX).contains(&have) {
+            slot.store(tag | have, Ordering::Relaxed);
+        }
+    }
+
+    /// What the buyer has, if remembered.
+    #[must_use]
+    pub fn have(&self, buyer: &str) -> Option<u64> {
+        let (slot, tag) = self.place(buyer);
+        let there = slot.load(Ordering::Relaxed);
+        (there != 0 && there & !HAVE_MAX == tag).then_some(there & HAVE_MAX)
+    }
+
+    /// Forgets all.
+    pub fn clear(&self) {
+        self.slots.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remembers_until_forgotten() {
+        let limits = BuyerLimits::default();
+        assert_eq!(limits.have("ann"), None);
+        limits.remember("ann", 2);
+        limits.remember("bob", HAVE_MAX + 1);
+        assert_eq!((limits.have("ann"), limits.have("bob")), (Some(2), None));
+        limits.clear();
+        assert_eq!(limits.have("ann"), None);
+    }
+}

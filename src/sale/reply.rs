@@ -1,0 +1,258 @@
+//! What a client is told: every outcome in both dialects. The only place where a purchase becomes HTTP.
+
+use std::sync::LazyLock;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::request::{BODY_MAX, Dialect, Rejection};
+use super::{Outcome, Refusal, Sale};
+use crate::answer::{Answer, JSON};
+use crate::ledger::{LedgerError, Order, OrderId, OrderState, SaleState};
+
+/// When to ask again after a fault that may pass at any moment.
+const RETRY_SOON_S: u64 = 1;
+/// When to ask again while a sale is paused; nobody can know.
+const RETRY_PAUSED_S: u64 = 5;
+
+/// Sold out is what nearly everyone hears, so it is written once.
+static SOLD_OUT: LazyLock<Answer> = LazyLock::new(|| refusal_problem(&Refusal::SoldOut));
+static SOLD_OUT_SEED: LazyLock<Answer> = LazyLock::new(|| seed(-1, "已售罄", None));
+
+/// The answer to a purchase.
+#[must_use]
+pub fn answer(dialect: Dialect, sale: &Sale, outcome: &Outcome) -> Answer {
+    match (dialect, outcome) {
+        (_, Outcome::Ordered { order: Order { state: OrderState::Released, .. }, id, .. }) => released(dialect, *id),
+        (Dialect::Rest, Outcome::Ordered { id, order, .. }) => {
+            let mut answer = Answer::json(201, &order_document(sale, *id, order));
+            answer.location = Some(format!("/sales/{}/orders/{id}", sale.id()));
+            answer
+        }
+        (Dialect::Seed, Outcome::Ordered { id, order, .. }) => {
+            seed(1, "抢票成功", Some(order_document(sale, *id, order)))
+        }
+        (Dialect::Rest, Outcome::Refused(Refusal::SoldOut)) => SOLD_OUT.clone(),
+        (Dialect::Seed, Outcome::Refused(Refusal::SoldOut)) => SOLD_OUT_SEED.clone(),
+        (Dialect::Rest, Outcome::Refused(refusal)) => refusal_problem(refusal),
+        (Dialect::Seed, Outcome::Refused(refusal)) => refusal_seed(refusal),
+        (Dialect::Rest, Outcome::Unknown { id }) => Answer::problem(
+            503,
+            "outcome-unknown",
+            "Outcome unknown",
+            "The ledger did not answer in time. Ask again with the same Idempotency-Key, or for the order, to find out.",
+            json!({ "order_id": id }),
+        )
+        .retry_after(RETRY_SOON_S),
+        (Dialect::Seed, Outcome::Unknown { id }) => seed(-10, "结果未知，请稍后查询订单", Some(json!({ "order_id": id }))),
+    }
+}
+
+/// The answer to a request that is no purchase.
+#[must_use]
+pub fn rejection(dialect: Dialect, rejection: &Rejection, allows_get: bool) -> Answer {
+    match (dialect, rejection) {
+        (Dialect::Seed, Rejection::Bad { field, .. }) => seed(-7, "请求有误", Some(json!({ "field": field }))),
+        (_, Rejection::Bad { field, detail }) => {
+            Answer::problem(400, "bad-request", "Bad request", &format!("{field} {detail}"), json!({ "field": field }))
+        }
+        (_, Rejection::Method) => {
+            let mut answer = Answer::problem(
+                405,
+                "method-not-allowed",
+                "Method not allowed",
+                "A ticket is bought with POST.",
+                Value::Null,
+            );
+            answer.allow = Some(if allows_get { "GET, POST" } else { "POST" });
+            answer
+        }
+        (_, Rejection::MediaType) => {
+            let mut answer = Answer::problem(
+                415,
+                "unsupported-media-type",
+                "Unsupported media type",
+                "The body of a purchase is application/json or application/x-www-form-urlencoded.",
+                Value::Null,
+            );
+            answer.accept_post = Some("application/json, application/x-www-form-urlencoded");
+            answer
+        }
+        (_, Rejection::TooLarge) => Answer::problem(
+            413,
+            "body-too-large",
+            "Body too large",
+            &format!("The body of a purchase has at most {BODY_MAX} bytes."),
+            Value::Null,
+        ),
+    }
+}
+
+fn refusal_problem(refusal: &Refusal) -> Answer {
+    let problem = |status, name, title, detail: &str| Answer::problem(status, name, title, detail, Value::Null);
+    match refusal {
+        Refusal::SoldOut => problem(
+            409,
+            "sold-out",
+            "Sold out",
+            "Every ticket is held or paid. Tickets that are not paid in time come back on sale.",
+        ),
+        Refusal::NotEnough { left } => Answer::problem(
+            409,
+            "not-enough-left",
+            "Not enough left",
+            &format!("Only {left} left."),
+            json!({ "left": left }),
+        ),
+        Refusal::BuyerLimit { limit, have } => Answer::problem(
+            409,
+            "buyer-limit",
+            "Buyer's limit reached",
+            &format!("One buyer may have {limit}; this one has {have}."),
+            json!({ "limit": limit, "have": have }),
+        ),
+        Refusal::NotYet { wait } => {
+            problem(403, "sale-not-open", "Sale not open", "The sale has not begun.").retry_after(ceil_s(*wait))
+        }
+        Refusal::Paused => {
+            problem(403, "sale-paused", "Sale paused", "The sale is paused.").retry_after(RETRY_PAUSED_S)
+        }
+        Refusal::Closed => problem(410, "sale-closed", "Sale closed", "The sale is over."),
+        Refusal::KeyReused => problem(
+            422,
+            "key-reused",
+            "Idempotency-Key reused",
+            "This Idempotency-Key has an order with another content.",
+        ),
+        Refusal::Busy => {
+            problem(503, "busy", "Busy", "Too many wait already; nothing was ordered.").retry_after(RETRY_SOON_S)
+        }
+        Refusal::Unavailable => problem(
+            503,
+            "ledger-unavailable",
+            "Ledger unavailable",
+            "The ledger cannot be reached; nothing was ordered.",
+        )
+        .retry_after(RETRY_SOON_S),
+        Refusal::Missing => {
+            problem(503, "sale-missing", "Sale missing", "The ledger has no such sale; nothing was ordered.")
+                .retry_after(RETRY_PAUSED_S)
+        }
+    }
+}
+
+fn refusal_seed(refusal: &Refusal) -> Answer {
+    match refusal {
+        Refusal::SoldOut => seed(-1, "已售罄", None),
+        Refusal::NotEnough { left } => seed(-2, "余票不足", Some(json!({ "left": left }))),
+        Refusal::BuyerLimit { limit, have } => seed(-3, "超出限购数量", Some(json!({ "limit": limit, "have": have }))),
+        Refusal::NotYet { wait } => seed(-4, "尚未开售", Some(json!({ "retry_after": ceil_s(*wait) }))),
+        Refusal::Closed => seed(-5, "已结束", None),
+        Refusal::Paused => seed(-6, "暂停销售", None),
+        Refusal::KeyReused => seed(-8, "幂等键已用于其他请求", None),
+        Refusal::Busy => seed(-9, "系统繁忙，请稍后再试", None),
+        Refusal::Unavailable => seed(-11, "服务暂不可用", None),
+        Refusal::Missing => seed(-12, "没有该场次", None),
+    }
+}
+
+fn released(dialect: Dialect, id: OrderId) -> Answer {
+    let members = json!({ "order_id": id });
+    match dialect {
+        Dialect::Rest => Answer::problem(
+            409,
+            "order-released",
+            "Order released",
+            "The order of this Idempotency-Key was not paid in time; its tickets went back on sale.",
+            members,
+        ),
+        Dialect::Seed => seed(-13, "订单已失效", Some(members)),
+    }
+}
+
+/// The answer where something was only to be read or managed, and the ledger did not do it.
+#[must_use]
+pub fn fault(error: &LedgerError) -> Answer {
+    let problem = |status, name, title| Answer::problem(status, name, title, &error.to_string(), Value::Null);
+    match error {
+        LedgerError::Missing => refusal_problem(&Refusal::Missing),
+        // What exactly is wrong with the store is for its operator, and in the log.
+        LedgerError::Unavailable(_) | LedgerError::Changed | LedgerError::Damaged(_) => Answer::problem(
+            503,
+            "ledger-unavailable",
+            "Ledger unavailable",
+            "The ledger cannot be reached; nothing was changed.",
+            Value::Null,
+        )
+        .retry_after(RETRY_SOON_S),
+        LedgerError::Unknown(_) => Answer::problem(
+            503,
+            "outcome-unknown",
+            "Outcome unknown",
+            "The ledger did not answer in time. Asking for the same again is safe.",
+            Value::Null,
+        )
+        .retry_after(RETRY_SOON_S),
+        LedgerError::BelowSold { sold } => {
+            Answer::problem(409, "below-sold", "Below what is sold", &error.to_string(), json!({ "sold": sold }))
+        }
+        LedgerError::AboveMaximum => problem(409, "above-maximum", "Above the maximum"),
+        LedgerError::ChangeIdReused => problem(409, "change-id-reused", "Change id reused"),
+    }
+}
+
+fn seed(code: i32, msg: &str, data: Option<Value>) -> Answer {
+    // Written by hand, since the article's clients know the members in this order.
+    let data = data.map(|data| format!(",\"data\":{data}")).unwrap_or_default();
+    Answer::new(200, JSON, format!("{{\"code\":{code},\"msg\":\"{msg}\"{data}}}"))
+}
+
+/// An order, as its buyer sees it.
+#[must_use]
+pub fn order_document(sale: &Sale, id: OrderId, order: &Order) -> Value {
+    json!({
+        "order_id": id,
+        "sale": sale.id(),
+        "buyer": order.buyer,
+        "quantity": order.quantity,
+        "state": order.state,
+        "expires_at": time(order.expires_at_ms),
+    })
+}
+
+/// What is left, for display. `None` if the ledger was not heard of late.
+#[must_use]
+pub fn sale_document(sale: &Sale) -> Option<Value> {
+    let view = sale.view()?;
+    let after = |at: Option<u64>| at.is_some_and(|at| view.now_ms >= at);
+    let state = if view.state == SaleState::Closed || after(view.terms.closes_at_ms) {
+        "closed"
+    } else if view.terms.opens_at_ms.is_some() && !after(view.terms.opens_at_ms) {
+        "pending"
+    } else if view.state == SaleState::Paused {
+        "paused"
+    } else if view.available() == 0 {
+        "sold_out"
+    } else {
+        "open"
+    };
+    let mut document = json!({ "sale": sale.id(), "total": view.total, "available": view.available(), "state": state });
+    for (name, at_ms) in [("opens_at", view.terms.opens_at_ms), ("closes_at", view.terms.closes_at_ms)] {
+        if let Some(at_ms) = at_ms {
+            document[name] = time(at_ms).into();
+        }
+    }
+    Some(document)
+}
+
+/// RFC 3339 in UTC, to the millisecond, so that all of them are of one length; the number itself for a time that no calendar has.
+pub(crate) fn time(at_ms: u64) -> String {
+    i64::try_from(at_ms)
+        .ok()
+        .and_then(|at_ms| Timestamp::from_millisecond(at_ms).ok())
+        .map_or_else(|| at_ms.to_string(), |at| format!("{at:.3}"))
+}
+
+fn ceil_s(wait: std::time::Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}

@@ -1,0 +1,301 @@
+//! What a client asks: a purchase read from a request's head and body. Knows HTTP's words, but no session.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode;
+
+use crate::config::{self, BuyerSource};
+use crate::ledger::QUANTITY_MAX;
+
+/// The most bytes that the body of a purchase may have.
+pub const BODY_MAX: usize = 4096;
+/// The most bytes that a buyer's id may have.
+pub const BUYER_MAX: usize = 128;
+/// The most characters that an Idempotency-Key may have.
+pub const KEY_MAX: usize = 255;
+
+const KEY_HEADER: &str = "Idempotency-Key";
+const KEY_NAME: &str = "idempotency_key";
+const QUANTITY_NAME: &str = "quantity";
+
+/// The head of a request, whoever parsed it.
+pub trait Head: Sync {
+    /// The method, as sent.
+    fn method(&self) -> &str;
+    /// What stands behind the `?`, still encoded.
+    fn query(&self) -> Option<&[u8]>;
+    /// Gives the values of every header of that name, in their order.
+    fn headers<'a>(&'a self, name: &str, each: &mut dyn FnMut(&'a [u8]));
+}
+
+/// A purchase that makes sense.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask<'a> {
+    /// 1 to [`QUANTITY_MAX`].
+    pub quantity: u32,
+    /// 1 to [`BUYER_MAX`] bytes without control characters; `None` for an anonymous buyer.
+    pub buyer: Option<Cow<'a, str>>,
+    /// The Idempotency-Key, 1 to [`KEY_MAX`] characters.
+    pub key: Option<Cow<'a, str>>,
+}
+
+/// Why a request is no purchase. Nothing was asked of anybody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rejection {
+    /// An input is wrong.
+    Bad {
+        /// The header, query parameter or body member.
+        field: String,
+        /// What is wrong with it, in a sentence without its subject.
+        detail: String,
+    },
+    /// Neither `POST` nor, where the sale allows it, `GET`.
+    Method,
+    /// The body is neither JSON nor a form.
+    MediaType,
+    /// The body is longer than [`BODY_MAX`].
+    TooLarge,
+}
+
+fn bad(field: &str, detail: impl Into<String>) -> Rejection {
+    Rejection::Bad { field: field.to_owned(), detail: detail.into() }
+}
+
+/// How a purchase is asked, and so in which dialect it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// `POST`: status codes, problems.
+    Rest,
+    /// The article's `GET`: always 200, a code in the body.
+    Seed,
+}
+
+/// The dialect of a method at this sale.
+///
+/// # Errors
+/// [`Rejection::Method`].
+pub fn dialect(method: &str, settings: &config::Sale) -> Result<Dialect, Rejection> {
+    match method {
+        "POST" => Ok(Dialect::Rest),
+        "GET" if settings.seed_dialect => Ok(Dialect::Seed),
+        _ => Err(Rejection::Method),
+    }
+}
+
+/// Reads a purchase. `body` is that of a `POST`, empty if there is none; a `GET` has none that means anything
+/// (RFC 9110, 9.3.1).
+///
+/// # Errors
+/// Every [`Rejection`] but [`Rejection::Method`].
+pub fn read<'a>(head: &'a dyn Head, body: &'a [u8], settings: &config::Sale) -> Result<Ask<'a>, Rejection> {
+    let mut inputs = Inputs::new(&settings.buyer);
+    if let Some(query) = head.query() {
+        inputs.read_pairs(query, Strange::Ignored)?;
+    }
+    if let BuyerSource::Header(name) = &settings.buyer {
+        let mut outcome = Ok(());
+        head.headers(name, &mut |value| {
+            let taken = utf8(name, value).and_then(|text| inputs.buyer.put(name, text));
+            outcome = outcome.clone().and(taken);
+        });
+        outcome?;
+    }
+    let mut outcome = Ok(());
+    head.headers(KEY_HEADER, &mut |value| {
+        let taken = utf8(KEY_HEADER, value).and_then(|text| inputs.key.put(KEY_HEADER, unquoted(text)?));
+        outcome = outcome.clone().and(taken);
+    });
+    outcome?;
+    if !body.is_empty() {
+        read_body(head, body, &mut inputs)?;
+    }
+    inputs.finish()
+}
+
+fn read_body<'a>(head: &'a dyn Head, body: &'a [u8], inputs: &mut Inputs<'a, '_>) -> Result<(), Rejection> {
+    if body.len() > BODY_MAX {
+        return Err(Rejection::TooLarge);
+    }
+    let mut media_type: &[u8] = b"";
+    head.headers("Content-Type", &mut |value| media_type = value);
+    let media_type = media_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    if media_type.eq_ignore_ascii_case(b"application/json") {
+        inputs.read_json(body)
+    } else if media_type.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
+        inputs.read_pairs(body, Strange::Refused)
+    } else {
+        Err(Rejection::MediaType)
+    }
+}
+
+/// One input, which may come from several places, but not with different values.
+#[derive(Default)]
+struct Input<'a> {
+    given: Option<(String, Cow<'a, str>)>,
+}
+
+impl<'a> Input<'a> {
+    fn put(&mut self, field: &str, value: Cow<'a, str>) -> Result<(), Rejection> {
+        match &self.given {
+            Some((_, before)) if *before != value => Err(bad(field, "is given twice, with different values")),
+            _ => {
+                self.given = Some((field.to_owned(), value));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What to do with a name that means nothing here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Strange {
+    /// In a query, anybody may have added it: trackers, load testers, caches.
+    Ignored,
+    /// In a body it is most likely a mistyped input.
+    Refused,
+}
+
+struct Inputs<'a, 's> {
+    source: &'s BuyerSource,
+    quantity: Input<'a>,
+    buyer: Input<'a>,
+    key: Input<'a>,
+}
+
+impl<'a, 's> Inputs<'a, 's> {
+    fn new(source: &'s BuyerSource) -> Self {
+        Self { source, quantity: Input::default(), buyer: Input::default(), key: Input::default() }
+    }
+
+    /// `a=1&b=2`, from a query or a form.
+    fn read_pairs(&mut self, pairs: &'a [u8], strange: Strange) -> Result<(), Rejection> {
+        for pair in pairs.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = match pair.iter().position(|byte| *byte == b'=') {
+                Some(at) => (&pair[..at], &pair[at + 1..]),
+                None => (pair, &pair[..0]),
+            };
+            let Ok(name) = decoded(name) else {
+                match strange {
+                    Strange::Ignored => continue,
+                    Strange::Refused => return Err(bad("body", "has a name that is not UTF-8")),
+                }
+            };
+            let is_buyer = match self.source {
+                BuyerSource::Query(parameter) => strange == Strange::Ignored && name == *parameter,
+                BuyerSource::Body(member) => strange == Strange::Refused && name == *member,
+                BuyerSource::Header(_) | BuyerSource::Anonymous => false,
+            };
+            let input = match &*name {
+                _ if is_buyer => &mut self.buyer,
+                QUANTITY_NAME => &mut self.quantity,
+                KEY_NAME => &mut self.key,
+                _ if strange == Strange::Ignored => continue,
+                _ => return Err(bad(&name, "is not an input of a purchase")),
+            };
+            let value = decoded(value).map_err(|()| bad(&name, "is not UTF-8"))?;
+            input.put(&name, value)?;
+        }
+        Ok(())
+    }
+
+    fn read_json(&mut self, body: &[u8]) -> Result<(), Rejection> {
+        use serde_json::Value;
+        let document = serde_json::from_slice(body).map_err(|error| bad("body", format!("is not JSON: {error}")))?;
+        let Value::Object(members) = document else { return Err(bad("body", "is not a JSON object")) };
+        for (name, value) in members {
+            let is_buyer = matches!(self.source, BuyerSource::Body(member) if *member == name);
+            match (name.as_str(), value) {
+                (_, Value::String(text)) if is_buyer => self.buyer.put(&name, text.into())?,
+                (KEY_NAME, Value::String(text)) => self.key.put(&name, text.into())?,
+                (QUANTITY_NAME, Value::Number(number)) => self.quantity.put(&name, number.to_string().into())?,
+                (QUANTITY_NAME, _) => return Err(bad(&name, "must be a number")),
+                (KEY_NAME, _) => return Err(bad(&name, "must be a string")),
+                _ if is_buyer => return Err(bad(&name, "must be a string")),
+                _ => return Err(bad(&name, "is not an input of a purchase")),
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Ask<'a>, Rejection> {
+        let quantity = match self.quantity.given {
+            None => 1,
+            Some((field, text)) => quantity(&text)
+                .ok_or_else(|| bad(&field, format!("must be 1 to {QUANTITY_MAX}, is \"{}\"", shown(&text))))?,
+        };
+        let buyer = match self.buyer.given {
+            Some((field, name)) => {
+                check_text(&field, &name, BUYER_MAX, |character| !character.is_control())?;
+                Some(name)
+            }
+            None => None,
+        };
+        let key = match self.key.given {
+            Some((field, key)) => {
+                check_text(&field, &key, KEY_MAX, |character| matches!(character, ' '..='~'))?;
+                Some(key)
+            }
+            None => None,
+        };
+        Ok(Ask { quantity, buyer, key })
+    }
+}
+
+fn quantity(text: &str) -> Option<u32> {
+    // A leading sign would parse; a purchase has none.
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|quantity| digits && (1..=QUANTITY_MAX).contains(quantity))
+}
+
+fn check_text(field: &str, text: &str, most: usize, allowed: impl Fn(char) -> bool) -> Result<(), Rejection> {
+    if text.is_empty() {
+        return Err(bad(field, "is empty"));
+    }
+    if text.len() > most {
+        return Err(bad(field, format!("must have at most {most} bytes, has {}", text.len())));
+    }
+    if !text.chars().all(allowed) {
+        return Err(bad(field, "has a character that is not allowed"));
+    }
+    Ok(())
+}
+
+/// Enough of a wrong value to recognise it.
+fn shown(text: &str) -> String {
+    text.chars().take(40).collect()
+}
+
+fn utf8<'a>(field: &str, value: &'a [u8]) -> Result<Cow<'a, str>, Rejection> {
+    std::str::from_utf8(value).map(Cow::Borrowed).map_err(|_| bad(field, "is not UTF-8"))
+}
+
+/// Form decoding: `+` is a space, `%41` is `A` (WHATWG URL, 5.1).
+fn decoded(text: &[u8]) -> Result<Cow<'_, str>, ()> {
+    if text.contains(&b'+') {
+        let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+        return percent_decode(&spaced).decode_utf8().map(|text| Cow::Owned(text.into_owned())).map_err(|_| ());
+    }
+    percent_decode(text).decode_utf8().map_err(|_| ())
+}
+
+/// A structured-field string (RFC 9651, 3.3.3) without its quotes; a bare token is taken as it is.
+fn unquoted(text: Cow<'_, str>) -> Result<Cow<'_, str>, Rejection> {
+    let trimmed = text.trim_matches([' ', '\t']);
+    let Some(inner) = trimmed.strip_prefix('"') else {
+        return Ok(if trimmed.len() == text.len() { text } else { Cow::Owned(trimmed.to_owned()) });
+    };
+    let unfinished = || bad(KEY_HEADER, "has a quote without its end");
+    let mut value = String::with_capacity(inner.len());
+    let mut characters = inner.chars();
+    loop {
+        match characters.next().ok_or_else(unfinished)? {
+            '"' if characters.as_str().is_empty() => return Ok(Cow::Owned(value)),
+            '"' => return Err(bad(KEY_HEADER, "goes on behind its closing quote")),
+            '\\' => value.push(characters.next().filter(|next| matches!(next, '"' | '\\')).ok_or_else(unfinished)?),
+            other => value.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
