@@ -4,5 +4,16 @@
 //! processes, ports and folder, so that all of them run at the same time and in any order.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed, and says where")]
 
+mod article;
+mod balance;
+mod crash;
+mod exactness;
 mod harness;
 mod ledgers;
+mod odd_requests;
+mod operating;
+mod outage;
+mod process;
+mod proxying;
+mod purchase;
+mod retries;

@@ -11,7 +11,6 @@ use tempfile::TempDir;
 
 use super::answer::Answer;
 use super::client::{Connection, Request};
-use super::network::Network;
 use super::process::{Process, binary, free_address};
 use super::redis::{KEY, Redis};
 use super::{PATIENCE, eventually};
@@ -47,11 +46,6 @@ impl Setup {
     /// Sells from this Redis. Its answers may take long: what a busy machine delays is not lost.
     pub fn redis(self, redis: &Redis) -> Self {
         self.redis_at(&redis.url(), "2s")
-    }
-
-    /// Sells from the Redis at the end of this network, and loses patience soon.
-    pub fn redis_behind(self, network: &Network) -> Self {
-        self.redis_at(&network.redis_url(), "300ms")
     }
 
     pub fn redis_at(self, url: &str, response_timeout: &str) -> Self {
@@ -143,10 +137,6 @@ impl Edge {
     /// Where clients come in.
     pub fn address(&self) -> SocketAddr {
         self.public
-    }
-
-    pub fn control_address(&self) -> SocketAddr {
-        self.control
     }
 
     pub fn folder(&self) -> &Path {

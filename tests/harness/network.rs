@@ -47,11 +47,7 @@ impl Network {
         Self { address, shared, listener: Some(listener) }
     }
 
-    /// Where its near end listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
+    /// Redis, by this way.
     pub fn redis_url(&self) -> String {
         format!("redis://{}", self.address)
     }

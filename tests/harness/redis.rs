@@ -133,11 +133,6 @@ impl Redis {
         self.connection().hgetall(format!("{{{KEY}}}:orders")).unwrap()
     }
 
-    /// The log's entries: their ids and their fields.
-    pub fn log(&self) -> Vec<Entry> {
-        self.command(&format!("XRANGE {{{KEY}}}:log - +"))
-    }
-
     /// Checks that all that is written of the sale says the same, and gives the ids of its orders.
     #[track_caller]
     pub fn books_agree(&self) -> BTreeSet<String> {
