@@ -118,6 +118,14 @@ pub enum Store {
 }
 
 /// Leaves the Redis address out, which may hold a password, so that settings may be logged.
+impl Store {
+    /// A Redis with the default waits: 2 s for a connection, 1 s for an answer.
+    #[must_use]
+    pub fn redis(url: String) -> Self {
+        Self::Redis { url, connect_timeout: Duration::from_secs(2), response_timeout: Duration::from_secs(1) }
+    }
+}
+
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,10 +1,12 @@
 //! The command line. Exit codes: 0 for done, 1 for a configuration or a start that failed, 2 for wrong usage.
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use spikegate::config::Config;
+use spikegate::config::{Config, Store};
+use spikegate::control::client::{self, Wish};
 use spikegate::server;
 
 /// What is logged unless RUST_LOG says otherwise. Failed requests are logged by the proxy, once and not in floods;
@@ -12,43 +14,170 @@ use spikegate::server;
 const LOG: &str = "info,pingora_core=warn,pingora_proxy=off";
 
 /// An edge proxy that sells tickets: exactly what there is, in front of weighted backends.
-#[derive(Parser)]
-#[command(name = "spikegate", version)]
-struct CommandLine {
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Command {
-    /// Run an edge, until SIGTERM (finishes requests under way) or SIGINT (at once)
-    Run(File),
-    /// Say whether the settings are right, or everything that is wrong with them
-    Check(File),
+    /// Run an edge until SIGTERM (which lets requests under way finish) or SIGINT.
+    Run(Run),
+    /// Read a configuration file and say everything that is wrong with it.
+    Check {
+        /// The file.
+        #[arg(long, short, default_value = "conf/spikegate.yaml")]
+        config: PathBuf,
+    },
+    /// Manage the sales of a running edge.
+    Sale {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        step: Step,
+    },
 }
 
-#[derive(Args)]
-struct File {
-    /// The settings
-    #[arg(long, value_name = "FILE", default_value = "conf/spikegate.yaml")]
+#[derive(Debug, Args)]
+struct Run {
+    /// The file.
+    #[arg(long, short, default_value = "conf/spikegate.yaml")]
     config: PathBuf,
+    /// Listen here instead of where the file says; may be given several times.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Vec<SocketAddr>,
+    /// The control listener's address instead of the file's; loopback only.
+    #[arg(long, value_name = "ADDRESS")]
+    control: Option<SocketAddr>,
+    /// Sell from this Redis instead of the file's ledger.
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// The control listener.
+    #[arg(long, default_value = "127.0.0.1:9180", global = true)]
+    control: String,
+    /// Its token.
+    #[arg(long, env = "SPIKEGATE_CONTROL_TOKEN", hide_env_values = true, global = true)]
+    token: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Step {
+    /// Every sale's counters.
+    List,
+    /// One sale's counters.
+    Show {
+        /// The sale's id.
+        sale: String,
+    },
+    /// Make a sale that the ledger does not have, or open one that is paused or closed.
+    Open {
+        /// The sale's id.
+        sale: String,
+        /// Its tickets, if it is made; else what the configuration says.
+        #[arg(long)]
+        total: Option<u64>,
+    },
+    /// Sell nothing until it is resumed.
+    Pause {
+        /// The sale's id.
+        sale: String,
+    },
+    /// Sell again.
+    Resume {
+        /// The sale's id.
+        sale: String,
+    },
+    /// End the sale.
+    Close {
+        /// The sale's id.
+        sale: String,
+    },
+    /// Add tickets, or take unsold ones away with a negative number.
+    AddStock {
+        /// The sale's id.
+        sale: String,
+        /// How many.
+        #[arg(allow_negative_numbers = true)]
+        delta: i64,
+        /// A change with the same id is made once, however often it is asked for.
+        #[arg(long)]
+        change_id: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(LOG)).init();
-    let done = match CommandLine::parse().command {
-        Command::Run(file) => load(&file).and_then(|config| server::run(config).map_err(|error| error.to_string())),
-        Command::Check(file) => load(&file).map(|_| eprintln!("{}: right", file.config.display())),
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(LOG)).format_target(false).init();
+    let done = match Cli::parse().command {
+        Command::Run(run) => run_edge(run),
+        Command::Check { config } => check(&config),
+        Command::Sale { place, step } => manage(&place, step),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("{}", why.trim_end());
+        Err(text) => {
+            eprintln!("{text}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn load(file: &File) -> Result<Config, String> {
-    Config::load(&file.config).map_err(|errors| format!("{}:\n{errors}", file.config.display()))
+fn load(path: &Path) -> Result<Config, String> {
+    Config::load(path).map_err(|errors| format!("{errors}\n{}: nothing was started", path.display()))
+}
+
+fn run_edge(run: Run) -> Result<(), String> {
+    let mut config = load(&run.config)?;
+    if !run.listen.is_empty() {
+        config.listen = run.listen;
+    }
+    if let Some(address) = run.control {
+        // The file's check knows only the file's address.
+        if !address.ip().is_loopback() && config.control.token.is_none() {
+            return Err(format!("--control {address}: off loopback, the file has to set control.token"));
+        }
+        config.control.listen = address;
+    }
+    if let Some(url) = run.redis {
+        config.ledger.store = Store::redis(url);
+    }
+    server::run(config).map_err(|error| error.to_string())
+}
+
+#[expect(clippy::print_stdout, reason = "what was asked for")]
+fn check(path: &Path) -> Result<(), String> {
+    Config::load(path).map_err(|errors| errors.to_string())?;
+    println!("{}: ok", path.display());
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "what was asked for")]
+fn manage(place: &Place, step: Step) -> Result<(), String> {
+    let wish = match step {
+        Step::List => Wish::List,
+        Step::Show { sale } => Wish::Show { sale },
+        Step::Open { sale, total } => Wish::Open { sale, total },
+        Step::Pause { sale } => Wish::Switch { sale, step: "pause" },
+        Step::Resume { sale } => Wish::Switch { sale, step: "resume" },
+        Step::Close { sale } => Wish::Switch { sale, step: "close" },
+        Step::AddStock { sale, delta, change_id } => {
+            Wish::Stock { sale, change_id: change_id.unwrap_or_else(new_change_id), delta }
+        }
+    };
+    let document = client::ask(&place.control, place.token.as_deref(), &wish).map_err(|error| match &wish {
+        // Whoever lost the answer has to be able to ask for the same change again.
+        Wish::Stock { change_id, .. } => format!("{error} (change id {change_id})"),
+        _ => error.to_string(),
+    })?;
+    println!("{document:#}");
+    Ok(())
+}
+
+fn new_change_id() -> String {
+    format!("{:032x}", rand::random::<u128>())
 }

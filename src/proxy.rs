@@ -6,6 +6,7 @@
 
 mod failure;
 mod forward;
+mod own;
 mod reply;
 
 use std::convert::Infallible;
@@ -24,6 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::config::{ClientTimeouts, Config, Route};
 use crate::route;
+use crate::shop::Shop;
 use crate::upstream::{Pick, Upstream};
 use failure::{Failure, FailureLog};
 
@@ -32,6 +34,7 @@ pub const MAX_TRIES: usize = 16;
 
 /// The proxy.
 pub struct Proxy {
+    shop: Arc<Shop>,
     routes: Vec<Route>,
     groups: Vec<Group>,
     client: ClientTimeouts,
@@ -69,14 +72,15 @@ struct Tried {
 }
 
 impl Proxy {
-    /// A proxy for the routes of `config` to `upstreams`, which are those of `config` in the same order. `alive` is
-    /// dropped with the last connection.
+    /// A proxy for the sales of `shop` and the routes of `config` to `upstreams`, which are those of `config` in the
+    /// same order. `alive` is dropped with the last connection.
     ///
     /// # Errors
     ///
     /// If a group's `Host` cannot be sent in a header.
     pub fn new(
         config: &Config,
+        shop: Arc<Shop>,
         upstreams: &[Arc<Upstream>],
         alive: mpsc::Sender<Infallible>,
     ) -> Result<Self, HostError> {
@@ -86,6 +90,7 @@ impl Proxy {
             Ok(Group { upstream: upstream.clone(), host, log: FailureLog::default() })
         };
         Ok(Self {
+            shop,
             routes: config.routes.clone(),
             groups: upstreams.iter().map(group).collect::<Result<_, _>>()?,
             client: config.client.clone(),
@@ -136,7 +141,13 @@ impl ProxyHttp for Proxy {
 
     async fn request_filter(&self, session: &mut Session, way: &mut Way) -> Result<bool> {
         self.limit_waits(session);
-        // A purchase is answered here, before anything is routed.
+        // What the edge answers itself comes before anything is routed.
+        let shop = Arc::clone(&self.shop);
+        let path = session.req_header().uri.path().to_owned();
+        if let Some(place) = shop.find(&path) {
+            own::serve(session, place).await?;
+            return Ok(true);
+        }
 
         let request = session.req_header();
         let host = request.headers.get(HOST).and_then(|host| host.to_str().ok());

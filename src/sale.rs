@@ -20,9 +20,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use self::batch::Pending;
 use self::gate::{Gate, Verdict, Visitor};
-use self::request::Ask;
+use self::request::{Ask, Rejection};
 use self::stat_log::StatLog;
-use crate::config;
+use crate::config::{self, BuyerSource};
 use crate::ledger::{Identity, Ledger, LedgerError, Order, OrderId, Purchase, SaleState, Terms, View};
 use crate::telemetry::SaleMetrics;
 
@@ -158,6 +158,22 @@ impl Sale {
         }
     }
 
+    /// Refuses a purchase whose buyer is not told, where a limit for each buyer holds.
+    ///
+    /// # Errors
+    /// [`Rejection::Bad`], naming where the buyer's id has to be.
+    pub fn must_know_buyer<'a>(&self, ask: Ask<'a>) -> Result<Ask<'a>, Rejection> {
+        let limit = self.gate.view().map_or(self.settings.per_buyer, |view| view.terms.per_buyer);
+        if limit == 0 || ask.buyer.is_some() {
+            return Ok(ask);
+        }
+        let (BuyerSource::Header(field) | BuyerSource::Query(field) | BuyerSource::Body(field)) = &self.settings.buyer
+        else {
+            return Ok(ask);
+        };
+        Err(Rejection::Bad { field: field.clone(), detail: "is needed here: every buyer may have only so many".into() })
+    }
+
     /// A purchase, one way through. Waits at most `deadline` of the configuration.
     pub async fn buy(&self, ask: &Ask<'_>) -> Outcome {
         match self.enter(ask, Instant::now()) {
@@ -218,6 +234,19 @@ impl Sale {
     #[must_use]
     pub fn metrics(&self) -> &SaleMetrics {
         &self.metrics
+    }
+
+    /// Lines of the stat log that did not fit its queue.
+    #[must_use]
+    pub fn stat_log_dropped(&self) -> u64 {
+        self.stat_log.as_ref().map_or(0, StatLog::dropped)
+    }
+
+    /// Brings the stat log to its file, for an edge that ends.
+    pub fn flush_stat_log(&self, patience: Duration) {
+        if let Some(log) = &self.stat_log {
+            log.flush(patience);
+        }
     }
 
     /// What the gate knows; see [`Gate::view`].

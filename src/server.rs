@@ -8,8 +8,9 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pingora::server::Fds;
 use pingora::server::configuration::ServerConf;
@@ -18,11 +19,18 @@ use pingora::services::listening::Service;
 use pingora_proxy::http_proxy;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::config::Config;
+use crate::config::{Config, Store};
+use crate::control::{self, Control};
+use crate::ledger::embedded::EmbeddedLedger;
+use crate::ledger::redis::RedisLedger;
+use crate::ledger::{Ledger, LedgerError};
 use crate::proxy::{HostError, MAX_TRIES, Proxy};
+use crate::sale::stat_log::StatLog;
+use crate::sale::{Sale, Shared, batch, sync};
+use crate::shop::Shop;
 use crate::upstream::Upstream;
 
 /// Idle connections to backends that are kept, all groups together. More than the requests usually under way at once,
@@ -46,6 +54,27 @@ pub enum StartError {
     /// A group's `Host` cannot be sent.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The ledger cannot be opened.
+    #[error("the ledger cannot be opened: {0}")]
+    Ledger(#[from] LedgerError),
+    /// A sale cannot be opened.
+    #[error("sales.{sale}: the ledger cannot open it: {source}")]
+    Sale {
+        /// Its id.
+        sale: String,
+        /// What the ledger said.
+        source: LedgerError,
+    },
+    /// A stat log cannot be written.
+    #[error("sales.{sale}.stat_log: {path}: {source}")]
+    StatLog {
+        /// The sale's id.
+        sale: String,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// No threads, or no signals.
     #[error("the system refuses threads or signals: {0}")]
     System(#[from] io::Error),
@@ -81,6 +110,7 @@ pub(crate) struct Edge {
     /// Carries what must go on when traffic takes every thread, and must end after it.
     background: Runtime,
     listeners: JoinHandle<()>,
+    shop: Arc<Shop>,
     /// Tells everybody to stop.
     shutdown: watch::Sender<bool>,
     /// Ends when the last connection is gone.
@@ -98,7 +128,7 @@ impl Edge {
     pub(crate) fn start(config: Config) -> Result<Self, StartError> {
         // All are bound before anything else happens, so that whoever is refused an address has done nothing yet.
         let listening = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
-        let _control = bind(&config.control.listen)?;
+        let control_listening = bind(&config.control.listen)?;
 
         let background =
             Builder::new_multi_thread().worker_threads(1).thread_name("background").enable_all().build()?;
@@ -108,9 +138,13 @@ impl Edge {
         let (alive, connections) = mpsc::channel(1);
 
         let upstreams: Vec<_> = config.upstreams.iter().cloned().map(Upstream::new).map(Arc::new).collect();
-        let proxy = Proxy::new(&config, &upstreams, alive)?;
+        let shop = background.block_on(open_shop(&config))?;
+        let proxy = Proxy::new(&config, Arc::clone(&shop), &upstreams, alive)?;
+        let control =
+            Control { shop: Arc::clone(&shop), upstreams: upstreams.clone(), token: config.control.token.clone() };
 
-        // Background work begins here; each gets a copy of `told`.
+        // Background work begins here; each that has something to end gets a copy of `told`.
+        background.spawn(serve_control(control_listening, control));
         for upstream in upstreams {
             background.spawn(check(upstream, told.clone()));
         }
@@ -120,11 +154,12 @@ impl Edge {
         for (address, listener) in config.listen.iter().zip(listening) {
             public.add_tcp(&address.to_string());
             sockets.add(address.to_string(), listener.into_raw_fd());
-            log::info!("listening on {address}");
         }
         let sockets = Arc::new(sockets.into());
         let listeners = traffic.spawn(async move { public.start_service(Some(sockets), told, 1).await });
-        Ok(Self { traffic, background, listeners, shutdown, connections })
+        let addresses: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+        log::info!("ready: listening on {}; control on {}", addresses.join(", "), config.control.listen);
+        Ok(Self { traffic, background, listeners, shop, shutdown, connections })
     }
 
     /// Waits for a signal.
@@ -158,7 +193,56 @@ impl Edge {
     pub(crate) fn end(self) {
         let _ = self.shutdown.send(true);
         self.traffic.shutdown_background();
+        self.shop.sales().iter().for_each(|sale| sale.flush_stat_log(BACKGROUND_END));
         self.background.shutdown_timeout(BACKGROUND_END);
+    }
+}
+
+/// Opens the ledger and every sale, and sets their work going on the present runtime.
+async fn open_shop(config: &Config) -> Result<Arc<Shop>, StartError> {
+    let ledger: Arc<dyn Ledger> = match &config.ledger.store {
+        Store::Embedded { path } => Arc::new(EmbeddedLedger::open(path, now_ms)?),
+        Store::Redis { url, connect_timeout, response_timeout } => {
+            Arc::new(RedisLedger::connect(url, *connect_timeout, *response_timeout).await?)
+        }
+    };
+    let shared = Arc::new(Shared { ledger, sync_now: Notify::new(), synced: Notify::new() });
+    let mut sales = Vec::with_capacity(config.sales.len());
+    for settings in &config.sales {
+        let id = settings.id.clone();
+        let stat_log = match &settings.stat_log {
+            Some(path) => Some(StatLog::open(path).map_err(|source| StartError::StatLog {
+                sale: id.clone(),
+                path: path.clone(),
+                source,
+            })?),
+            None => None,
+        };
+        let (sale, queue) = Sale::new(settings.clone(), Arc::clone(&shared), stat_log);
+        sale.open(settings.total).await.map_err(|source| StartError::Sale { sale: id.clone(), source })?;
+        if sale.is_missing() {
+            log::warn!("sale {id}: the ledger has no {}, and no total is configured to make it", settings.key);
+        }
+        tokio::spawn(batch::run(Arc::clone(&sale), queue));
+        sales.push(sale);
+    }
+    tokio::spawn(sync::run(sales.clone(), shared, config.ledger.sync));
+    Ok(Arc::new(Shop::new(sales)))
+}
+
+/// The wall clock, for the embedded ledger. Times before 1970 are taken for 1970.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+async fn serve_control(listener: TcpListener, control: Control) {
+    let ended = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => axum::serve(listener, control::router(control)).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = ended {
+        log::error!("the control listener ended: {error}");
     }
 }
 
@@ -187,7 +271,7 @@ fn conf(config: &Config) -> ServerConf {
     }
 }
 
-/// A socket that listens, in the way that Pingora takes over a socket: it would itself try for half a minute, and then
+/// A socket that listens, in the way that Pingora and tokio take over a socket. Pingora would itself try for half a minute, and then
 /// only end the task that tried.
 fn bind(address: &SocketAddr) -> Result<TcpListener, StartError> {
     let bound = TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));

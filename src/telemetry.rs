@@ -1,9 +1,12 @@
 //! Every metric, declared once, in the Prometheus text format.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use crate::ledger::View;
 use crate::sale::{Outcome, Refusal};
+use crate::upstream::Upstream;
 
 /// Threads beyond this number share stripes.
 const STRIPES: usize = 16;
@@ -149,6 +152,46 @@ impl Exposition {
             self.metric(name, "counter", help);
             for (sale, metrics) in sales {
                 self.value(name, &[("sale", sale)], counter(metrics).get());
+            }
+        }
+    }
+
+    /// What the gates know of the stock, by the sales' ids.
+    pub fn stock(&mut self, views: &[(&str, View)]) {
+        type Column = (&'static str, &'static str, fn(&View) -> u64);
+        let columns: [Column; 3] = [
+            ("spikegate_tickets_total", "All tickets of a sale.", |view| view.total),
+            ("spikegate_tickets_available", "Tickets that can be sold.", View::available),
+            ("spikegate_tickets_sold", "Tickets held or paid.", |view| view.sold),
+        ];
+        for (name, help, value) in columns {
+            self.metric(name, "gauge", help);
+            for (sale, view) in views {
+                self.value(name, &[("sale", sale)], value(view));
+            }
+        }
+    }
+
+    /// What the backends were asked, and whether they are up.
+    pub fn upstreams(&mut self, upstreams: &[Arc<Upstream>]) {
+        type Column = (&'static str, &'static str, &'static str, fn(&Upstream, usize) -> u64);
+        let columns: [Column; 3] = [
+            ("spikegate_upstream_requests_total", "counter", "Requests sent to a backend, or tried to.", |u, b| {
+                u.counts(b).sent
+            }),
+            ("spikegate_upstream_failures_total", "counter", "Requests that failed at a backend.", |u, b| {
+                u.counts(b).failed
+            }),
+            ("spikegate_upstream_up", "gauge", "Whether a backend is chosen.", |u, b| u64::from(u.is_up(b))),
+        ];
+        for (name, kind, help, value) in columns {
+            self.metric(name, kind, help);
+            for upstream in upstreams {
+                for backend in 0..upstream.settings().servers.len() {
+                    let server = upstream.address(backend).to_string();
+                    let labels = [("upstream", upstream.settings().name.as_str()), ("server", server.as_str())];
+                    self.value(name, &labels, value(upstream, backend));
+                }
             }
         }
     }

@@ -1,1 +1,8 @@
+//! Starts the real binaries and a real Redis, and tells stories about them.
+//!
+//! `harness` holds what the stories are told with; every other module is one family of stories. Each test has its own
+//! processes, ports and folder, so that all of them run at the same time and in any order.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed, and says where")]
 
+mod harness;
+mod ledgers;

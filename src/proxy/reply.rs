@@ -27,7 +27,15 @@ pub async fn plain(session: &mut Session, status: StatusCode) -> Result<()> {
     head.insert_header(CACHE_CONTROL, "no-store")?;
     session.write_response_header(Box::new(head), false).await?;
     session.write_response_body(Some(Bytes::from(body)), true).await?;
+    finish_request(session).await
+}
 
+/// Reads what is left of a request behind its answer.
+///
+/// # Errors
+///
+/// If the client is gone.
+pub async fn finish_request(session: &mut Session) -> Result<()> {
     if !session.is_body_done() {
         // Closing while bytes wait to be read makes the kernel send a reset, and that may overtake the answer.
         session.set_total_drain_timeout(Some(LINGER));

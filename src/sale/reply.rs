@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::request::{BODY_MAX, Dialect, Rejection};
 use super::{Outcome, Refusal, Sale};
 use crate::answer::{Answer, JSON};
-use crate::ledger::{Order, OrderId, OrderState, SaleState};
+use crate::ledger::{LedgerError, Order, OrderId, OrderState, SaleState};
 
 /// When to ask again after a fault that may pass at any moment.
 const RETRY_SOON_S: u64 = 1;
@@ -170,6 +170,37 @@ fn released(dialect: Dialect, id: OrderId) -> Answer {
     }
 }
 
+/// The answer where something was only to be read or managed, and the ledger did not do it.
+#[must_use]
+pub fn fault(error: &LedgerError) -> Answer {
+    let problem = |status, name, title| Answer::problem(status, name, title, &error.to_string(), Value::Null);
+    match error {
+        LedgerError::Missing => refusal_problem(&Refusal::Missing),
+        // What exactly is wrong with the store is for its operator, and in the log.
+        LedgerError::Unavailable(_) | LedgerError::Changed | LedgerError::Damaged(_) => Answer::problem(
+            503,
+            "ledger-unavailable",
+            "Ledger unavailable",
+            "The ledger cannot be reached; nothing was changed.",
+            Value::Null,
+        )
+        .retry_after(RETRY_SOON_S),
+        LedgerError::Unknown(_) => Answer::problem(
+            503,
+            "outcome-unknown",
+            "Outcome unknown",
+            "The ledger did not answer in time. Asking for the same again is safe.",
+            Value::Null,
+        )
+        .retry_after(RETRY_SOON_S),
+        LedgerError::BelowSold { sold } => {
+            Answer::problem(409, "below-sold", "Below what is sold", &error.to_string(), json!({ "sold": sold }))
+        }
+        LedgerError::AboveMaximum => problem(409, "above-maximum", "Above the maximum"),
+        LedgerError::ChangeIdReused => problem(409, "change-id-reused", "Change id reused"),
+    }
+}
+
 fn seed(code: i32, msg: &str, data: Option<Value>) -> Answer {
     // Written by hand, since the article's clients know the members in this order.
     let data = data.map(|data| format!(",\"data\":{data}")).unwrap_or_default();
@@ -214,12 +245,12 @@ pub fn sale_document(sale: &Sale) -> Option<Value> {
     Some(document)
 }
 
-/// RFC 3339 in UTC; the number itself for a time that no calendar has.
+/// RFC 3339 in UTC, to the millisecond, so that all of them are of one length; the number itself for a time that no calendar has.
 pub(crate) fn time(at_ms: u64) -> String {
     i64::try_from(at_ms)
         .ok()
         .and_then(|at_ms| Timestamp::from_millisecond(at_ms).ok())
-        .map_or_else(|| at_ms.to_string(), |at| at.to_string())
+        .map_or_else(|| at_ms.to_string(), |at| format!("{at:.3}"))
 }
 
 fn ceil_s(wait: std::time::Duration) -> u64 {

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
+use std::time::Duration;
 
 use crate::telemetry::Counter;
 
@@ -21,9 +22,13 @@ pub struct StatLog {
     dropped: Arc<Counter>,
 }
 
-struct Line {
-    bought: bool,
-    local_sales: u64,
+enum Line {
+    Purchase {
+        bought: bool,
+        local_sales: u64,
+    },
+    /// Everything before it is in the file when its other end hears.
+    Flush(SyncSender<()>),
 }
 
 impl StatLog {
@@ -45,9 +50,18 @@ impl StatLog {
 
     /// Adds a line, if there is room for it. `local_sales` is how many orders this edge has made.
     pub fn write(&self, bought: bool, local_sales: u64) {
-        match self.lines.try_send(Line { bought, local_sales }) {
+        match self.lines.try_send(Line::Purchase { bought, local_sales }) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.dropped.add(1),
+        }
+    }
+
+    /// Waits until the lines so far are in the file, at most `patience`.
+    pub fn flush(&self, patience: Duration) {
+        let (done, flushed) = sync_channel(1);
+        if self.lines.try_send(Line::Flush(done)).is_ok() {
+            // A writer that is stuck or gone has lost its lines in any case.
+            let _ = flushed.recv_timeout(patience);
         }
     }
 
@@ -59,16 +73,27 @@ impl StatLog {
 }
 
 fn write_all(queue: &Receiver<Line>, mut file: impl Write) -> io::Result<()> {
-    let put = |file: &mut dyn Write, line: &Line| {
-        writeln!(file, "result:{},localSales:{}", u8::from(line.bought), line.local_sales)
-    };
     while let Ok(line) = queue.recv() {
-        put(&mut file, &line)?;
+        put(&mut file, line)?;
         // The rest of a burst goes with it, and then nothing is kept back: whoever reads the file sees what was sold.
         for line in queue.try_iter().take(QUEUE) {
-            put(&mut file, &line)?;
+            put(&mut file, line)?;
         }
         file.flush()?;
     }
     Ok(())
+}
+
+fn put(file: &mut impl Write, line: Line) -> io::Result<()> {
+    match line {
+        Line::Purchase { bought, local_sales } => {
+            writeln!(file, "result:{},localSales:{local_sales}", u8::from(bought))
+        }
+        Line::Flush(done) => {
+            file.flush()?;
+            // Whoever asked may have lost patience.
+            let _ = done.try_send(());
+            Ok(())
+        }
+    }
 }

@@ -1,0 +1,250 @@
+//! The control listener: health, metrics, and what an operator does to a sale. No buyer may reach it.
+//!
+//! It is plain HTTP on loopback by default. Off loopback the configuration demands a token.
+
+pub mod client;
+
+use std::sync::Arc;
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::answer::Answer;
+use crate::ledger::{LedgerError, SaleState, TOTAL_MAX, View};
+use crate::sale::{Sale, reply};
+use crate::shop::Shop;
+use crate::telemetry::Exposition;
+use crate::upstream::Upstream;
+
+/// The longest id of a stock change.
+const CHANGE_ID_MAX: usize = 128;
+
+/// What the control listener speaks of.
+pub struct Control {
+    /// The sales.
+    pub shop: Arc<Shop>,
+    /// The groups of backends.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// What `Authorization: Bearer` must be, if anything.
+    pub token: Option<String>,
+}
+
+/// The service, ready to be bound to a listener.
+pub fn router(control: Control) -> Router {
+    let control = Arc::new(control);
+    let managed = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/sales", get(list))
+        .route("/sales/{id}", get(show))
+        .route("/sales/{id}/open", post(open))
+        .route("/sales/{id}/pause", post(pause))
+        .route("/sales/{id}/resume", post(resume))
+        .route("/sales/{id}/close", post(close))
+        .route("/sales/{id}/stock", post(stock))
+        .layer(middleware::from_fn_with_state(Arc::clone(&control), check_caller));
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .merge(managed)
+        .fallback(|| async { problem(404, "not-found", "Not found", "The control listener has no such path.") })
+        .with_state(control)
+}
+
+type Shared = State<Arc<Control>>;
+
+async fn check_caller(State(control): Shared, request: Request, next: Next) -> Response {
+    // Only browsers send it; without this, any page that an operator looks at could close a sale on loopback.
+    if request.headers().contains_key(ORIGIN) {
+        return problem(403, "forbidden", "Forbidden", "The control listener does not serve web pages.");
+    }
+    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    match &control.token {
+        Some(token) if !given.is_some_and(|given| same(given, token.as_bytes())) => {
+            problem(401, "unauthorized", "Unauthorized", "This needs the control token: Authorization: Bearer ...")
+        }
+        _ => next.run(request).await,
+    }
+}
+
+/// Compares in a time that does not tell how much of a guess was right. Hashes first, so that lengths do not matter.
+fn same(given: &[u8], token: &[u8]) -> bool {
+    // `blake3::Hash` compares in constant time.
+    blake3::hash(given) == blake3::hash(token)
+}
+
+/// Ready when every sale has heard of its ledger.
+async fn ready(State(control): Shared) -> Response {
+    let deaf: Vec<_> = control.shop.sales().iter().filter(|sale| !sale.hears()).map(|sale| sale.id()).collect();
+    if deaf.is_empty() {
+        "ready\n".into_response()
+    } else {
+        let text = format!("the ledger was not heard of late by: {}\n", deaf.join(", "));
+        (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+    }
+}
+
+async fn metrics(State(control): Shared) -> Response {
+    let mut text = Exposition::default();
+    let sales: Vec<_> = control.shop.sales().iter().map(|sale| (sale.id(), sale.metrics())).collect();
+    text.sales(&sales);
+    text.upstreams(&control.upstreams);
+    text.stock(&control.shop.sales().iter().filter_map(|sale| Some((sale.id(), sale.view()?))).collect::<Vec<_>>());
+    let dropped: u64 = control.shop.sales().iter().map(|sale| sale.stat_log_dropped()).sum();
+    text.metric("spikegate_stat_log_dropped_total", "counter", "Lines of stat logs that did not fit their queue.");
+    text.value("spikegate_stat_log_dropped_total", &[], dropped);
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text.finish()).into_response()
+}
+
+async fn list(State(control): Shared) -> Response {
+    let mut documents = Vec::new();
+    for sale in control.shop.sales() {
+        documents.push(match sale.snapshot().await {
+            Ok(view) => document(sale, &view),
+            Err(error) => json!({ "sale": sale.id(), "error": error.to_string() }),
+        });
+    }
+    json_response(&Value::Array(documents))
+}
+
+async fn show(State(control): Shared, Path(id): Path<String>) -> Response {
+    match control.shop.sale(&id) {
+        Some(sale) => told(sale, sale.snapshot().await),
+        None => unknown(&id),
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Open {
+    total: Option<u64>,
+}
+
+/// Makes a sale that the ledger does not have, and opens one that is paused or closed.
+async fn open(State(control): Shared, Path(id): Path<String>, headers: HeaderMap, body: String) -> Response {
+    let Some(sale) = control.shop.sale(&id) else { return unknown(&id) };
+    // An empty body is an empty wish.
+    let wish = if body.is_empty() && !headers.contains_key(CONTENT_TYPE) {
+        Ok(Open::default())
+    } else {
+        serde_json::from_str::<Open>(&body)
+    };
+    let total = match wish {
+        Ok(wish) => wish.total.or(sale.settings().total),
+        Err(error) => return bad_body(&error.to_string()),
+    };
+    if total.is_some_and(|total| !(1..=TOTAL_MAX).contains(&total)) {
+        return bad_body(&format!("total: must be 1 to {TOTAL_MAX}"));
+    }
+    if let Err(error) = sale.open(total).await {
+        return told(sale, Err(error));
+    }
+    told(sale, sale.set_state(SaleState::Open).await)
+}
+
+async fn pause(State(control): Shared, Path(id): Path<String>) -> Response {
+    set(&control, &id, SaleState::Paused, &[SaleState::Open, SaleState::Paused]).await
+}
+
+async fn resume(State(control): Shared, Path(id): Path<String>) -> Response {
+    set(&control, &id, SaleState::Open, &[SaleState::Open, SaleState::Paused]).await
+}
+
+async fn close(State(control): Shared, Path(id): Path<String>) -> Response {
+    set(&control, &id, SaleState::Closed, &[SaleState::Open, SaleState::Paused, SaleState::Closed]).await
+}
+
+/// `from` are the states in which the step makes sense. Reading first leaves a moment in which another operator may
+/// come between; then the last one wins, as with two of any switch.
+async fn set(control: &Control, id: &str, state: SaleState, from: &[SaleState]) -> Response {
+    let Some(sale) = control.shop.sale(id) else { return unknown(id) };
+    match sale.snapshot().await {
+        Ok(view) if !from.contains(&view.state) => {
+            problem(409, "sale-closed", "Sale closed", "The sale is closed; only `open` changes that.")
+        }
+        Ok(_) => told(sale, sale.set_state(state).await),
+        Err(error) => told(sale, Err(error)),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stock {
+    change_id: String,
+    delta: i64,
+}
+
+async fn stock(State(control): Shared, Path(id): Path<String>, body: Result<Json<Stock>, JsonRejection>) -> Response {
+    let Some(sale) = control.shop.sale(&id) else { return unknown(&id) };
+    let Json(change) = match body {
+        Ok(change) => change,
+        Err(error) => return bad_body(&error.body_text()),
+    };
+    if change.change_id.is_empty() || change.change_id.len() > CHANGE_ID_MAX {
+        return bad_body(&format!("change_id: must have 1 to {CHANGE_ID_MAX} bytes"));
+    }
+    told(sale, sale.add_stock(&change.change_id, change.delta).await)
+}
+
+fn told(sale: &Sale, outcome: Result<View, LedgerError>) -> Response {
+    match outcome {
+        Ok(view) => json_response(&document(sale, &view)),
+        Err(error) => {
+            log::warn!("control: sale {}: {error}", sale.id());
+            response(reply::fault(&error))
+        }
+    }
+}
+
+/// All counters of a sale at one instant.
+fn document(sale: &Sale, view: &View) -> Value {
+    json!({
+        "sale": sale.id(),
+        "total": view.total,
+        "available": view.available(),
+        "held": view.sold.saturating_sub(view.paid),
+        "paid": view.paid,
+        "sold": view.sold,
+        "state": view.state,
+        "version": view.version,
+        "hold_ms": view.terms.hold_ms,
+        "per_buyer": view.terms.per_buyer,
+        "opens_at": view.terms.opens_at_ms.map(reply::time),
+        "closes_at": view.terms.closes_at_ms.map(reply::time),
+    })
+}
+
+fn unknown(id: &str) -> Response {
+    problem(404, "sale-unknown", "Sale unknown", &format!("The configuration has no sale {id}."))
+}
+
+fn bad_body(detail: &str) -> Response {
+    problem(400, "bad-request", "Bad request", detail)
+}
+
+fn problem(status: u16, name: &str, title: &str, detail: &str) -> Response {
+    response(Answer::problem(status, name, title, detail, Value::Null))
+}
+
+fn json_response(document: &Value) -> Response {
+    response(Answer::json(200, document))
+}
+
+fn response(answer: Answer) -> Response {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = (status, answer.body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(seconds) = answer.retry_after_s {
+        headers.insert(RETRY_AFTER, seconds.into());
+    }
+    response
+}

@@ -1,0 +1,83 @@
+//! Requests that the edge answers itself, taken from Pingora's session and given back to it.
+
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{Error, ErrorType, Result};
+use pingora_proxy::Session;
+
+use super::reply::finish_request;
+use crate::answer::Answer;
+use crate::sale::request::{BODY_MAX, Head};
+use crate::shop::Place;
+
+const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
+
+impl Head for RequestHeader {
+    fn method(&self) -> &str {
+        self.method.as_str()
+    }
+
+    fn query(&self) -> Option<&[u8]> {
+        let path = self.raw_path();
+        path.iter().position(|byte| *byte == b'?').map(|at| &path[at + 1..])
+    }
+
+    fn headers<'a>(&'a self, name: &str, each: &mut dyn FnMut(&'a [u8])) {
+        self.headers.get_all(name).iter().for_each(|value| each(value.as_bytes()));
+    }
+}
+
+/// Answers a request for `place`.
+///
+/// # Errors
+/// If the client is gone or its body does not come.
+pub(super) async fn serve(session: &mut Session, place: Place<'_>) -> Result<()> {
+    let body =
+        if place.takes_body(session.req_header().method.as_str()) { read_body(session).await? } else { Vec::new() };
+    let answer = place.answer(session.req_header(), &body).await;
+    send(session, answer).await
+}
+
+/// Reads a body up to one byte more than a purchase may have, so that a longer one shows.
+async fn read_body(session: &mut Session) -> Result<Vec<u8>> {
+    let mut body = Vec::new();
+    if session.is_body_empty() {
+        return Ok(body);
+    }
+    let expects = session.req_header().headers.get("expect");
+    if expects.is_some_and(|expects| expects.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        session.write_continue_response().await?;
+    }
+    while body.len() <= BODY_MAX {
+        match session.read_request_body().await? {
+            Some(part) => body.extend_from_slice(&part),
+            None => return Ok(body),
+        }
+    }
+    body.truncate(BODY_MAX + 1);
+    Ok(body)
+}
+
+/// Sends an answer: head and body in one write, the connection kept if it was to be kept.
+async fn send(session: &mut Session, answer: Answer) -> Result<()> {
+    let broken = |_| Error::new(ErrorType::InvalidHTTPHeader);
+    let mut head = ResponseHeader::build_no_case(answer.status, Some(6)).map_err(broken)?;
+    head.insert_header(CONTENT_TYPE, answer.content_type)?;
+    head.insert_header(CONTENT_LENGTH, answer.body.len())?;
+    head.insert_header(CACHE_CONTROL, "no-store")?;
+    if let Some(location) = answer.location {
+        head.insert_header(LOCATION, location)?;
+    }
+    if let Some(seconds) = answer.retry_after_s {
+        head.insert_header(RETRY_AFTER, seconds)?;
+    }
+    if let Some(allow) = answer.allow {
+        head.insert_header(ALLOW, allow)?;
+    }
+    if let Some(accept_post) = answer.accept_post {
+        head.insert_header(ACCEPT_POST, accept_post)?;
+    }
+    session.write_response_header(Box::new(head), false).await?;
+    session.write_response_body(Some(answer.body), true).await?;
+    finish_request(session).await
+}

@@ -1,0 +1,149 @@
+//! All sales of this edge, found by path, and the answers that the edge gives itself.
+//!
+//! Knows requests only as [`Head`] and body, so that whoever reads a connection can ask it, with the same answer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::answer::Answer;
+use crate::ledger::LedgerError;
+use crate::sale::request::{self, Head};
+use crate::sale::{Sale, reply};
+
+/// Where the orders and the counters of all sales stand.
+const SALES: &str = "/sales/";
+const ORDERS: &str = "/orders/";
+
+/// The sales of an edge.
+pub struct Shop {
+    sales: Vec<Arc<Sale>>,
+    /// By the exact path of a purchase.
+    by_path: HashMap<String, usize>,
+    by_id: HashMap<String, usize>,
+}
+
+/// What a path means to us.
+#[derive(Clone, Copy)]
+pub enum Place<'a> {
+    /// Tickets are bought here.
+    Purchase(&'a Arc<Sale>),
+    /// What is left is shown here.
+    Display(&'a Arc<Sale>),
+    /// An order is shown here.
+    Order(&'a Arc<Sale>, &'a str),
+}
+
+impl Shop {
+    /// A shop of these sales; their ids and paths differ.
+    #[must_use]
+    pub fn new(sales: Vec<Arc<Sale>>) -> Self {
+        let by = |name: fn(&Sale) -> &str| {
+            sales.iter().enumerate().map(|(index, sale)| (name(sale).to_owned(), index)).collect()
+        };
+        Self { by_path: by(|sale| &sale.settings().path), by_id: by(Sale::id), sales }
+    }
+
+    /// Every sale, in the order of the configuration.
+    #[must_use]
+    pub fn sales(&self) -> &[Arc<Sale>] {
+        &self.sales
+    }
+
+    /// A sale by its id.
+    #[must_use]
+    pub fn sale(&self, id: &str) -> Option<&Arc<Sale>> {
+        self.by_id.get(id).map(|index| &self.sales[*index])
+    }
+
+    /// Whose path this is; `None` if it is not ours.
+    #[must_use]
+    pub fn find<'a>(&'a self, path: &'a str) -> Option<Place<'a>> {
+        if let Some(index) = self.by_path.get(path) {
+            return Some(Place::Purchase(&self.sales[*index]));
+        }
+        let rest = path.strip_prefix(SALES)?;
+        match rest.split_once('/') {
+            None => self.sale(rest).map(Place::Display),
+            Some((id, _)) => {
+                let sale = self.sale(id)?;
+                rest[id.len()..].strip_prefix(ORDERS).map(|order| Place::Order(sale, order))
+            }
+        }
+    }
+}
+
+impl Place<'_> {
+    /// Whether the body of a request means anything here.
+    #[must_use]
+    pub fn takes_body(&self, method: &str) -> bool {
+        matches!(self, Self::Purchase(_)) && method == "POST"
+    }
+
+    /// Answers a request. `body` is at most one byte longer than [`request::BODY_MAX`], and empty where none is taken.
+    pub async fn answer(self, head: &dyn Head, body: &[u8]) -> Answer {
+        match self {
+            Self::Purchase(sale) => buy(sale, head, body).await,
+            _ if !matches!(head.method(), "GET" | "HEAD") => {
+                let mut answer = Answer::problem(
+                    405,
+                    "method-not-allowed",
+                    "Method not allowed",
+                    "This can only be read.",
+                    serde_json::Value::Null,
+                );
+                answer.allow = Some("GET, HEAD");
+                answer
+            }
+            Self::Display(sale) => display(sale),
+            Self::Order(sale, id) => order(sale, id).await,
+        }
+    }
+}
+
+async fn buy(sale: &Sale, head: &dyn Head, body: &[u8]) -> Answer {
+    let settings = sale.settings();
+    let dialect = match request::dialect(head.method(), settings) {
+        Ok(dialect) => dialect,
+        Err(rejection) => return reply::rejection(request::Dialect::Rest, &rejection, settings.seed_dialect),
+    };
+    match request::read(head, body, settings).and_then(|ask| sale.must_know_buyer(ask)) {
+        Ok(ask) => reply::answer(dialect, sale, &sale.buy(&ask).await),
+        Err(rejection) => {
+            sale.metrics().bad_request();
+            reply::rejection(dialect, &rejection, settings.seed_dialect)
+        }
+    }
+}
+
+fn display(sale: &Sale) -> Answer {
+    match reply::sale_document(sale) {
+        Some(document) => Answer::json(200, &document),
+        None if sale.is_missing() => reply::fault(&LedgerError::Missing),
+        None => reply::fault(&LedgerError::Unavailable(String::new())),
+    }
+}
+
+async fn order(sale: &Sale, id: &str) -> Answer {
+    let Ok(id) = id.parse() else {
+        return Answer::problem(
+            400,
+            "bad-request",
+            "Bad request",
+            "An order id is 32 hexadecimal digits.",
+            json!({ "field": "order id" }),
+        );
+    };
+    match sale.order(id).await {
+        Ok(Some(order)) => Answer::json(200, &reply::order_document(sale, id, &order)),
+        Ok(None) => Answer::problem(
+            404,
+            "order-unknown",
+            "Order unknown",
+            "The ledger has no order of this id.",
+            json!({ "order_id": id }),
+        ),
+        Err(error) => reply::fault(&error),
+    }
+}

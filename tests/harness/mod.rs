@@ -1,0 +1,47 @@
+//! What the stories are told with: processes that end with their test, a client that checks every answer, and backends,
+//! a Redis and a network that fail on demand.
+
+pub mod ab;
+pub mod answer;
+pub mod backend;
+pub mod client;
+pub mod crowd;
+pub mod edge;
+pub mod network;
+pub mod orders;
+pub mod process;
+pub mod purchase;
+pub mod redis;
+
+use std::time::{Duration, Instant};
+
+pub use ab::ab;
+pub use answer::Answer;
+pub use backend::Backend;
+pub use client::{Connection, Request};
+pub use crowd::crowd;
+pub use edge::Edge;
+pub use network::Network;
+pub use orders::OrderService;
+pub use purchase::{Outcome, buy};
+pub use redis::Redis;
+
+/// Long enough for a busy machine; whoever waits longer waits for something that does not come.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Looks again and again until there is something to see, and fails when patience ends.
+pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, look)
+}
+
+/// Like [`eventually`], where the time it may take is part of the story.
+pub fn within<T>(time: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(begun.elapsed() < time, "after {time:?} still not: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
