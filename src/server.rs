@@ -17,6 +17,7 @@ use pingora::server::configuration::ServerConf;
 use pingora::services::Service as _;
 use pingora::services::listening::Service;
 use pingora_proxy::http_proxy;
+use socket2::{Domain, Socket, Type};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
@@ -36,6 +37,9 @@ use crate::upstream::Upstream;
 /// Idle connections to backends that are kept, all groups together. More than the requests usually under way at once,
 /// since each one beyond is opened and closed for a single request.
 const IDLE_CONNECTIONS: usize = 1024;
+
+/// Connections that may wait to be accepted; the system caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 65_535;
 
 /// How long background work may take to end after it was told to.
 const BACKGROUND_END: Duration = Duration::from_secs(1);
@@ -142,7 +146,6 @@ impl Edge {
         let proxy = Proxy::new(&config, Arc::clone(&shop), &upstreams, alive)?;
         let control =
             Control { shop: Arc::clone(&shop), upstreams: upstreams.clone(), token: config.control.token.clone() };
-
         // Background work begins here; each that has something to end gets a copy of `told`.
         background.spawn(serve_control(control_listening, control));
         for upstream in upstreams {
@@ -200,6 +203,10 @@ impl Edge {
 
 /// Opens the ledger and every sale, and sets their work going on the present runtime.
 async fn open_shop(config: &Config) -> Result<Arc<Shop>, StartError> {
+    if config.sales.is_empty() {
+        // A proxy that sells nothing needs no ledger.
+        return Ok(Arc::new(Shop::new(Vec::new())));
+    }
     let ledger: Arc<dyn Ledger> = match &config.ledger.store {
         Store::Embedded { path } => Arc::new(EmbeddedLedger::open(path, now_ms)?),
         Store::Redis { url, connect_timeout, response_timeout } => {
@@ -271,11 +278,21 @@ fn conf(config: &Config) -> ServerConf {
     }
 }
 
-/// A socket that listens, in the way that Pingora and tokio take over a socket. Pingora would itself try for half a minute, and then
-/// only end the task that tried.
+/// A socket that listens, in the way that Pingora takes over a socket: it would itself try for half a minute, and then
+/// only end the task that tried. `[::]` takes IPv6 alone, as Nginx's `ipv6only=on`, so that it may stand beside 0.0.0.0.
 fn bind(address: &SocketAddr) -> Result<TcpListener, StartError> {
-    let bound = TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
-    bound.map_err(|source| StartError::Bind { address: *address, source })
+    let bound = || {
+        let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&(*address).into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    };
+    bound().map_err(|source| StartError::Bind { address: *address, source })
 }
 
 /// Says what is wrong and what can be done about it.
@@ -311,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_told() {
-        let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let taken = bind(&([127, 0, 0, 1], 0).into()).expect("a free port");
         let address = taken.local_addr().expect("its address");
         assert!(matches!(bind(&address), Err(StartError::Bind { .. })));
         drop(taken);

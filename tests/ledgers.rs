@@ -35,8 +35,16 @@ enum Op {
 
 fn purchase() -> impl Strategy<Value = Purchase> {
     // Few ids and buyers, so that they meet again; quantities from one to more than there is.
-    (0u8..40, prop_oneof![6 => 1u32..4, 1 => Just(1_000_000)], prop_oneof![Just(None), Just(Some("ann")), Just(Some("bob b|1"))])
-        .prop_map(|(id, quantity, buyer)| Purchase { id: OrderId([id; 16]), buyer: buyer.map(Into::into), quantity })
+    (
+        0u8..40,
+        prop_oneof![6 => 1u32..4, 1 => Just(1_000_000)],
+        prop_oneof![Just(None), Just(Some("ann")), Just(Some("bob b|1"))],
+    )
+        .prop_map(|(id, quantity, buyer)| Purchase {
+            id: OrderId([id; 16]),
+            buyer: buyer.map(Into::into),
+            quantity,
+        })
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -175,7 +183,8 @@ fn check_books(model: &SaleModel, total: u64, log: &[LogEntry]) {
     let orders: u64 = model.orders().map(|(_, order)| u64::from(order.quantity)).sum();
     assert_eq!(view.sold, orders, "what is sold is what the orders say");
     assert!(view.sold <= view.total, "no more is sold than there is");
-    let added: i64 = log.iter().map(|entry| if let Change::Stock { delta, .. } = entry.change { delta } else { 0 }).sum();
+    let added: i64 =
+        log.iter().map(|entry| if let Change::Stock { delta, .. } = entry.change { delta } else { 0 }).sum();
     assert_eq!(view.total as i64, total as i64 + added);
     let mut bought = BTreeMap::<&str, u64>::new();
     for (_, order) in model.orders() {
@@ -211,8 +220,7 @@ fn thousands_of_random_batches_end_alike_in_model_redis_and_embedded() {
     let folder = TempDir::new().unwrap();
     let in_redis = runtime.block_on(redis_ledger(&redis));
     let embedded = embedded_ledger(folder.path());
-    let ledgers =
-        [("redis", &in_redis, false), ("redis, one by one", &in_redis, true), ("embedded", &embedded, false)];
+    let ledgers = [("redis", &in_redis, false), ("redis, one by one", &in_redis, true), ("embedded", &embedded, false)];
     let mut runner = TestRunner::new(Config { cases: 80, failure_persistence: None, ..Config::default() });
     let histories = (1u64..60, terms(), vec(op(), 20..60));
     runner
@@ -278,7 +286,8 @@ async fn a_sync_brings_counters_and_the_log_since_the_last_one_for_every_sale() 
             ledger.reserve("ticket", epoch, &Terms::default(), &one(id)).await.unwrap();
         }
         let ask = |sale: &str, epoch, read_to| SyncAsk { sale: sale.into(), epoch, terms: Terms::default(), read_to };
-        let asks = [ask("ticket", epoch, 2), ask("nothing", epoch, 0), ask("ticket", epoch ^ 1, 0), ask("ticket", epoch, 4)];
+        let asks =
+            [ask("ticket", epoch, 2), ask("nothing", epoch, 0), ask("ticket", epoch ^ 1, 0), ask("ticket", epoch, 4)];
         let answers = ledger.sync(&asks).await.unwrap();
         let synced = answers[0].as_ref().unwrap();
         assert_eq!((synced.view.version, synced.view.available()), (4, 7), "{name}");

@@ -83,10 +83,7 @@ impl Backend {
     }
 
     /// The same at a given address.
-    pub fn start_at(
-        address: SocketAddr,
-        handler: impl Fn(&mut Received<'_>) -> After + Send + Sync + 'static,
-    ) -> Self {
+    pub fn start_at(address: SocketAddr, handler: impl Fn(&mut Received<'_>) -> After + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {

@@ -194,8 +194,7 @@ impl Redis {
 type Entry = (String, HashMap<String, String>);
 
 /// The hash, the orders, the deadlines, the buyers and the log.
-type Books =
-    (HashMap<String, String>, HashMap<String, String>, Vec<(String, f64)>, HashMap<String, u64>, Vec<Entry>);
+type Books = (HashMap<String, String>, HashMap<String, String>, Vec<(String, f64)>, HashMap<String, u64>, Vec<Entry>);
 
 impl Drop for Redis {
     fn drop(&mut self) {

@@ -1,0 +1,115 @@
+//! What a backend of the demo answers: who it is and what it saw of the request.
+//!
+//! The same request always gets an answer of the same length, since `ab` counts any other as failed.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::body::{Body, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, HOST};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, request};
+use axum::middleware::map_response_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Map, Value, json};
+
+/// The header in which every answer names its backend.
+pub const BACKEND_HEADER: &str = "x-backend";
+
+/// The longest request body that is accepted.
+pub const BODY_LIMIT: u64 = 100_000_000;
+
+/// One backend: its name and what it counted.
+struct Backend {
+    name: String,
+    header: HeaderValue,
+    requests: AtomicU64,
+}
+
+/// Answers every path, and counts; `/healthz` and `/stats` are not counted.
+///
+/// # Errors
+///
+/// The name cannot stand in a header.
+pub fn routes(name: &str) -> Result<Router, String> {
+    let header = HeaderValue::from_str(name).map_err(|_| format!("the name {name:?} cannot stand in a header"))?;
+    let backend = Arc::new(Backend { name: name.to_string(), header, requests: AtomicU64::new(0) });
+    Ok(Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/stats", get(stats))
+        .fallback(echo)
+        .layer(map_response_with_state(Arc::clone(&backend), name_the_backend))
+        .with_state(backend))
+}
+
+async fn stats(State(backend): State<Arc<Backend>>) -> Json<Value> {
+    Json(json!({ "name": backend.name, "requests": backend.requests.load(Ordering::Relaxed) }))
+}
+
+async fn name_the_backend(State(backend): State<Arc<Backend>>, mut answer: Response) -> Response {
+    answer.headers_mut().insert(BACKEND_HEADER, backend.header.clone());
+    answer
+}
+
+async fn echo(State(backend): State<Arc<Backend>>, request: Request) -> Response {
+    backend.requests.fetch_add(1, Ordering::Relaxed);
+    let (head, body) = request.into_parts();
+    match length(body).await {
+        Ok(length) => {
+            let mut text = describe(&backend.name, &head, length).to_string();
+            text.push('\n');
+            ([(CONTENT_TYPE, "application/json")], text).into_response()
+        }
+        // The rest of the body is still on its way, so no other request can follow on this connection.
+        Err((status, words)) => (status, [(CONNECTION, "close")], format!("{words}\n")).into_response(),
+    }
+}
+
+/// Reads the body to its end without keeping any of it.
+async fn length(mut body: Body) -> Result<u64, (StatusCode, &'static str)> {
+    const TOO_LONG: (StatusCode, &str) = (StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 100 MB");
+    if body.size_hint().lower() > BODY_LIMIT {
+        return Err(TOO_LONG);
+    }
+    let mut length = 0;
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        let frame = frame.map_err(|_| (StatusCode::BAD_REQUEST, "the body ended early"))?;
+        length += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+        if length > BODY_LIMIT {
+            return Err(TOO_LONG);
+        }
+    }
+    Ok(length)
+}
+
+fn describe(name: &str, head: &request::Parts, body_bytes: u64) -> Value {
+    json!({
+        "backend": name,
+        "method": head.method.as_str(),
+        "path": head.uri.to_string(),
+        "version": format!("{:?}", head.version),
+        "host": head.headers.get(HOST).map(text),
+        "forwarded": forwarded(&head.headers),
+        "body_bytes": body_bytes,
+    })
+}
+
+/// The headers that a proxy adds; one that came several times is joined with commas, as HTTP allows.
+fn forwarded(headers: &HeaderMap) -> Map<String, Value> {
+    let of_a_proxy = |name: &str| name.starts_with("x-forwarded-") || ["forwarded", "via", "x-real-ip"].contains(&name);
+    let names = headers.keys().filter(|name| of_a_proxy(name.as_str()));
+    names
+        .map(|name| {
+            let values: Vec<String> = headers.get_all(name).iter().map(text).collect();
+            (name.to_string(), values.join(", ").into())
+        })
+        .collect()
+}
+
+fn text(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
