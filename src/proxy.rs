@@ -72,8 +72,8 @@ struct Tried {
 }
 
 impl Proxy {
-    /// A proxy for the sales of `shop` and the routes of `config` to `upstreams`, which are those of `config` in the same order. `alive` is
-    /// dropped with the last connection.
+    /// A proxy for the sales of `shop` and the routes of `config` to `upstreams`, which are those of `config` in the
+    /// same order. `alive` is dropped with the last connection.
     ///
     /// # Errors
     ///

@@ -191,6 +191,23 @@ fn a_check_without_an_answer_fails_in_time() {
 }
 
 #[test]
+fn a_check_for_a_connection_finds_who_refuses() {
+    let mut settings = upstream(&[answering(OK), nobody()]);
+    settings.tries = 1;
+    settings.servers[1].max_fails = 0;
+    settings.health_check = Some(HealthCheck {
+        probe: Probe::Tcp,
+        interval: Duration::from_millis(10),
+        timeout: PATIENCE,
+        rise: 1,
+        fall: 2,
+    });
+    let stand = Stand::new(settings);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!((0..10).all(|_| stand.get("/").status() == 200));
+}
+
+#[test]
 fn an_unknown_route_keeps_the_connection() {
     let stand = Stand::with(upstream(&[answering(OK)]), |config| {
         config.routes[0].path = "/shop".to_owned();

@@ -2,11 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 use crate::config::*;
-use crate::server::Edge;
+use crate::server::{Edge, StartError};
 
 /// Far longer than anything here takes.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -70,6 +73,8 @@ pub fn upstream(backends: &[SocketAddr]) -> Upstream {
 pub struct Stand {
     pub address: SocketAddr,
     edge: Option<Edge>,
+    /// The ledger's, which every edge has; gone afterwards.
+    _folder: TempDir,
 }
 
 impl Stand {
@@ -81,11 +86,14 @@ impl Stand {
     pub fn with(upstream: Upstream, change: impl Fn(&mut Config)) -> Self {
         // Another test may take a port between its being found and being used.
         for _ in 0..10 {
-            let mut config = config(upstream.clone());
+            let folder = tempfile::tempdir().expect("a folder");
+            let mut config = config(upstream.clone(), folder.path());
             change(&mut config);
             let address = config.listen[0];
-            if let Ok(edge) = Edge::start(config) {
-                return Self { address, edge: Some(edge) };
+            match Edge::start(config) {
+                Ok(edge) => return Self { address, edge: Some(edge), _folder: folder },
+                Err(StartError::Bind { .. }) => continue,
+                Err(error) => panic!("{error}"),
             }
         }
         panic!("no free ports");
@@ -122,14 +130,14 @@ impl Drop for Stand {
     }
 }
 
-fn config(upstream: Upstream) -> Config {
+fn config(upstream: Upstream, folder: &Path) -> Config {
     Config {
         listen: vec![free_port()],
         threads: 2,
         shutdown_grace: Duration::from_secs(1),
         client: ClientTimeouts { keepalive: PATIENCE, read: Duration::from_secs(1), send: PATIENCE },
         control: Control { listen: free_port(), token: None },
-        ledger: Ledger { store: Store::Embedded { path: "unused".into() }, sync: Duration::from_millis(100) },
+        ledger: Ledger { store: Store::Embedded { path: folder.to_owned() }, sync: Duration::from_millis(100) },
         upstreams: vec![upstream],
         routes: vec![Route { hosts: Vec::new(), path: "/".to_owned(), upstream: 0 }],
         sales: Vec::new(),
