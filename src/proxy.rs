@@ -18,6 +18,7 @@ use http::header::{HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
+use pingora::protocols::http::ServerSession as HttpSession;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -141,6 +142,14 @@ impl ProxyHttp for Proxy {
 
     async fn request_filter(&self, session: &mut Session, way: &mut Way) -> Result<bool> {
         self.limit_waits(session);
+        if let HttpSession::H1(session) = session.as_downstream_mut() {
+            // Requests that come in one heap are answered one after the other, as HTTP/1.1 has it (RFC 9112, 9.3.2).
+            session.set_pipelining_enabled(true);
+        }
+        if lacks_host(session.req_header()) {
+            reply::plain(session, StatusCode::BAD_REQUEST).await?;
+            return Ok(true);
+        }
         // What the edge answers itself comes before anything is routed.
         let shop = Arc::clone(&self.shop);
         let path = session.req_header().uri.path().to_owned();
@@ -312,6 +321,11 @@ impl Tried {
 #[error("upstreams.{upstream}: its Host cannot be sent in a header")]
 pub struct HostError {
     upstream: String,
+}
+
+/// A request of HTTP/1.1 has to say for which host it is (RFC 9112, 3.2). Pingora has refused those that say it twice.
+fn lacks_host(request: &RequestHeader) -> bool {
+    request.version == Version::HTTP_11 && request.uri.host().is_none() && !request.headers.contains_key(HOST)
 }
 
 /// The address that the connection came from; all zeros for a connection without one, which no listener makes.

@@ -59,12 +59,13 @@ impl RedisLedger {
         if let Some(connection) = &slot.1 {
             return Ok((slot.0, connection.clone()));
         }
-        let mut connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&self.settings)
-            .await
-            .map_err(|error| unavailable(&error))?;
-        scripts::load_all(&mut connection).await.map_err(|error| unavailable(&error))?;
+        // The address has no password in it.
+        let named = |error: RedisError| {
+            LedgerError::Unavailable(format!("Redis at {}: {error}", self.client.get_connection_info().addr()))
+        };
+        let mut connection =
+            self.client.get_multiplexed_async_connection_with_config(&self.settings).await.map_err(named)?;
+        scripts::load_all(&mut connection).await.map_err(named)?;
         slot.0 += 1;
         slot.1 = Some(connection.clone());
         Ok((slot.0, connection))

@@ -32,22 +32,30 @@ impl Head for RequestHeader {
 /// # Errors
 /// If the client is gone or its body does not come.
 pub(super) async fn serve(session: &mut Session, place: Place<'_>) -> Result<()> {
-    let body =
-        if place.takes_body(session.req_header().method.as_str()) { read_body(session).await? } else { Vec::new() };
+    let takes_body = place.takes_body(session.req_header().method.as_str());
+    let body = if takes_body { read_body(session).await.map_err(Error::into_down)? } else { Vec::new() };
     let answer = place.answer(session.req_header(), &body).await;
     send(session, answer).await
 }
 
-/// Reads a body up to one byte more than a purchase may have, so that a longer one shows.
+/// Reads a body up to one byte more than a purchase may have, so that a longer one shows. One that says itself that it
+/// is longer is not waited for, and its connection is not kept.
 async fn read_body(session: &mut Session) -> Result<Vec<u8>> {
-    let mut body = Vec::new();
     if session.is_body_empty() {
-        return Ok(body);
+        return Ok(Vec::new());
     }
-    let expects = session.req_header().headers.get("expect");
-    if expects.is_some_and(|expects| expects.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+    let said: Option<usize> = header(session, "content-length").and_then(|length| length.parse().ok());
+    if said.is_some_and(|length| length > BODY_MAX) {
+        session.set_keepalive(None);
+        return Ok(vec![0; BODY_MAX + 1]);
+    }
+    if header(session, "expect").is_some_and(|expects| expects.eq_ignore_ascii_case("100-continue")) {
+        // Pingora takes the interim answer for the answer to a request that was not read to its end, and would close.
+        let keepalive = session.get_keepalive();
         session.write_continue_response().await?;
+        session.set_keepalive(keepalive);
     }
+    let mut body = Vec::new();
     while body.len() <= BODY_MAX {
         match session.read_request_body().await? {
             Some(part) => body.extend_from_slice(&part),
@@ -56,6 +64,10 @@ async fn read_body(session: &mut Session) -> Result<Vec<u8>> {
     }
     body.truncate(BODY_MAX + 1);
     Ok(body)
+}
+
+fn header<'a>(session: &'a Session, name: &str) -> Option<&'a str> {
+    session.req_header().headers.get(name)?.to_str().ok()
 }
 
 /// Sends an answer: head and body in one write, the connection kept if it was to be kept.
