@@ -254,7 +254,7 @@ fn patiently(address: std::net::SocketAddr, request: &Request) -> Outcome {
 #[test]
 fn a_sale_that_is_deleted_and_made_anew_by_hand_is_a_new_sale() {
     let redis = Redis::start();
-    let edges = [(); 2].map(|()| Edge::setup().redis(&redis).ticket(tickets(50)).start());
+    let edges = [(); 2].map(|()| impatient(&redis.url()).ticket(tickets(50)).start());
     let addresses = edges.each_ref().map(Edge::address);
     let old = order_ids(&crowd(10, 50, &addresses, |_| purchase()).iter().map(Outcome::of).collect::<Vec<_>>());
     assert_eq!(old.len(), 50);

@@ -106,7 +106,7 @@ fn the_shipped_file_is_in_order() {
 #[test]
 fn a_command_that_is_none_is_a_matter_of_usage() {
     for arguments in
-        [&["frobnicate"][..], &[], &["run"], &["run", "--config"], &["run", "--config", "x", "--listen", "?"]]
+        [&["frobnicate"][..], &[], &["run", "--config"], &["run", "--config", "x", "--listen", "?"]]
     {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");

@@ -101,6 +101,8 @@ pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
     to: SocketAddr,
+    /// The last answer said that there would be no other.
+    ended: bool,
 }
 
 impl Connection {
@@ -125,7 +127,7 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
         stream.set_write_timeout(Some(ANSWER_PATIENCE))?;
-        Ok(Self { stream, buffer: Vec::new(), to })
+        Ok(Self { stream, buffer: Vec::new(), to, ended: false })
     }
 
     /// One request and its answer. A connection that the last answer closed is made anew, as any client would.
@@ -135,11 +137,12 @@ impl Connection {
     }
 
     pub fn try_ask(&mut self, request: &Request) -> io::Result<Answer> {
-        self.stream.write_all(&request.bytes())?;
-        let answer = Answer::read(&mut self.stream, &mut self.buffer, request.method == "HEAD")?;
-        if answer.closes() {
+        if self.ended {
             *self = Self::try_to(self.to)?;
         }
+        self.stream.write_all(&request.bytes())?;
+        let answer = Answer::read(&mut self.stream, &mut self.buffer, request.method == "HEAD")?;
+        self.ended = answer.closes();
         Ok(answer)
     }
 
