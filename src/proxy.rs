@@ -147,6 +147,7 @@ impl ProxyHttp for Proxy {
             session.set_pipelining_enabled(true);
         }
         if lacks_host(session.req_header()) {
+            session.set_keepalive(None);
             reply::plain(session, StatusCode::BAD_REQUEST).await?;
             return Ok(true);
         }
