@@ -168,7 +168,7 @@ async fn reserve_until(
         let step = sale.shared.ledger.reserve(&sale.settings.key, epoch, &sale.terms, purchases);
         let error = match timeout_at(deadline.into(), step).await {
             Ok(Ok(reserved)) => {
-                sale.gate.learn_step(purchases, &reserved, asked_at);
+                sale.gate.learn_step(purchases, &reserved, asked_at..Instant::now());
                 return Ok(reserved);
             }
             Ok(Err(error)) => error,
