@@ -1,8 +1,11 @@
 //! What a client asks: a purchase read from a request's head and body. Knows HTTP's words, but no session.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use percent_encoding::percent_decode;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 
 use crate::config::{self, BuyerSource};
 use crate::ledger::QUANTITY_MAX;
@@ -199,9 +202,10 @@ impl<'a, 's> Inputs<'a, 's> {
     }
 
     fn read_json(&mut self, body: &[u8]) -> Result<(), Rejection> {
-        use serde_json::Value;
-        let document = serde_json::from_slice(body).map_err(|error| bad("body", format!("is not JSON: {error}")))?;
-        let Value::Object(members) = document else { return Err(bad("body", "is not a JSON object")) };
+        let Members(members) = serde_json::from_slice(body).map_err(|error| {
+            let detail = if error.is_data() { "is not a JSON object".into() } else { format!("is not JSON: {error}") };
+            bad("body", detail)
+        })?;
         for (name, value) in members {
             let is_buyer = matches!(self.source, BuyerSource::Body(member) if *member == name);
             match (name.as_str(), value) {
@@ -238,6 +242,33 @@ impl<'a, 's> Inputs<'a, 's> {
             None => None,
         };
         Ok(Ask { quantity, buyer, key })
+    }
+}
+
+/// The members of a JSON object as they stand there: one that is given twice does not silently replace itself.
+struct Members(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
     }
 }
 
