@@ -87,10 +87,12 @@ impl Known {
             return Some(Refusal::SoldOut);
         }
         let limit = u64::from(view.terms.per_buyer);
-        if let (Some(buyer), Some(limits), true) = (visitor.buyer, limits, limit > 0 && self.log_is_read) {
-            if let Some(have) = limits.have(buyer).filter(|have| have + quantity > limit) {
-                return Some(Refusal::BuyerLimit { limit, have });
-            }
+        if limit > 0
+            && self.log_is_read
+            && let (Some(buyer), Some(limits)) = (visitor.buyer, limits)
+            && let Some(have) = limits.have(buyer).filter(|have| have + quantity > limit)
+        {
+            return Some(Refusal::BuyerLimit { limit, have });
         }
         (left < quantity).then_some(Refusal::NotEnough { left })
     }
