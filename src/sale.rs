@@ -145,7 +145,7 @@ impl Sale {
         match self.shared.ledger.open(&self.settings.key, total).await {
             Ok(identity) => {
                 if self.identity.swap(Some(Arc::new(identity))).is_none_or(|before| before.epoch != identity.epoch) {
-                    self.gate.learn_new_sale();
+                    self.gate.learn_new_sale(identity.epoch);
                 }
                 Ok(())
             }

@@ -3,6 +3,9 @@
 //! Decisions do not change anything. They give the log entries that would, and [`SaleModel::apply`] is the only way in
 //! which a sale changes, so that a store may write the entries first, and so that replaying a log gives the sale again.
 
+#[cfg(test)]
+pub(crate) mod in_memory;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 

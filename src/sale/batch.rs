@@ -168,7 +168,7 @@ async fn reserve_until(
         let step = sale.shared.ledger.reserve(&sale.settings.key, epoch, &sale.terms, purchases);
         let error = match timeout_at(deadline.into(), step).await {
             Ok(Ok(reserved)) => {
-                sale.gate.learn_step(purchases, &reserved, asked_at);
+                sale.gate.learn_step(purchases, &reserved, asked_at..Instant::now());
                 return Ok(reserved);
             }
             Ok(Err(error)) => error,
@@ -202,7 +202,9 @@ fn outcome(pending: &Pending, decision: &Decision, reserved: &Reserved) -> Outco
     let terms = &reserved.view.terms;
     Outcome::Refused(match decision {
         Decision::Ordered { order, again } => {
-            return Outcome::Ordered { id: pending.purchase.id, order: order.clone(), again: *again };
+            // Without a key the id was made for this very request, so asking twice was ours: its first answer was lost.
+            let again = *again && pending.has_key;
+            return Outcome::Ordered { id: pending.purchase.id, order: order.clone(), again };
         }
         Decision::KeyReused => Refusal::KeyReused,
         Decision::Closed => Refusal::Closed,
@@ -216,3 +218,6 @@ fn outcome(pending: &Pending, decision: &Decision, reserved: &Reserved) -> Outco
         Decision::NotEnough { left } => Refusal::NotEnough { left: *left },
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@
 mod fingerprints;
 mod limits;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -86,7 +87,9 @@ impl Known {
             return Some(Refusal::SoldOut);
         }
         let limit = u64::from(view.terms.per_buyer);
-        if let (Some(buyer), Some(limits), true) = (visitor.buyer, limits, limit > 0 && self.log_is_read)
+        if limit > 0
+            && self.log_is_read
+            && let (Some(buyer), Some(limits)) = (visitor.buyer, limits)
             && let Some(have) = limits.have(buyer).filter(|have| have + quantity > limit)
         {
             return Some(Refusal::BuyerLimit { limit, have });
@@ -99,6 +102,8 @@ impl Known {
 pub struct Gate {
     knowledge: ArcSwap<Knowledge>,
     orders: Fingerprints,
+    /// Which sale this is about; 0 before one was opened. What is heard of another is of the past.
+    epoch: AtomicU64,
     /// The newest log entry of which `orders` knows.
     read_to: AtomicU64,
     /// Made when the first buyer meets the limit; most sales never need it.
@@ -112,6 +117,7 @@ impl Default for Gate {
         Self {
             knowledge: ArcSwap::from_pointee(Knowledge::Nothing),
             orders: Fingerprints::default(),
+            epoch: AtomicU64::new(0),
             read_to: AtomicU64::new(0),
             limits: OnceLock::new(),
             learning: Mutex::new(()),
@@ -137,7 +143,7 @@ impl Gate {
         }
     }
 
-    /// The counters as last heard, with how long ago opening is still off; `None` while nothing is known.
+    /// The counters as last heard; `None` while nothing is known.
     #[must_use]
     pub fn view(&self) -> Option<View> {
         match &**self.knowledge.load() {
@@ -164,10 +170,13 @@ impl Gate {
         self.read_to.load(Ordering::Relaxed)
     }
 
-    /// Takes over what a step of purchases brought. `asked_at` is when it was sent: the ledger's clock in the answer
-    /// is no older than that, so times reckoned from it are never late.
-    pub fn learn_step(&self, batch: &[Purchase], reserved: &Reserved, asked_at: Instant) {
+    /// Takes over what a step of purchases brought. `under_way` is when it was sent and when its answer came; at some
+    /// instant in between the ledger read its clock.
+    pub fn learn_step(&self, batch: &[Purchase], reserved: &Reserved, under_way: Range<Instant>) {
         let _turn = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_of_another_sale(&reserved.view) || self.forget_if_gone_back(&reserved.view) {
+            return;
+        }
         let read_to = self.read_to();
         for (purchase, decision) in batch.iter().zip(&reserved.decisions) {
             match (decision, &purchase.buyer) {
@@ -183,16 +192,18 @@ impl Gate {
         if read_to >= reserved.version_before {
             self.read_to.fetch_max(reserved.view.version, Ordering::Relaxed);
         }
-        self.learn(&reserved.view, asked_at);
+        self.learn(&reserved.view, under_way);
     }
 
-    /// Takes over what a sync brought.
-    pub fn learn_sync(&self, synced: &Synced, asked_at: Instant) {
+    /// Takes over what a sync brought that was asked from log entry `asked_from` on; `under_way` as in
+    /// [`Gate::learn_step`].
+    pub fn learn_sync(&self, asked_from: u64, synced: &Synced, under_way: Range<Instant>) {
         let _turn = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.has_gone_back(&synced.view) {
-            log::error!("the ledger has lost changes: version {} after {}", synced.view.version, self.read_to());
-            self.forget_all(Knowledge::Nothing);
-            // The log has to be read again from its beginning before anything is refused to a retry.
+        if self.is_of_another_sale(&synced.view) || self.forget_if_gone_back(&synced.view) {
+            return;
+        }
+        if asked_from > self.read_to() {
+            // All was forgotten while it was under way, and what it goes on from is no longer known here.
             return;
         }
         for entry in &synced.entries {
@@ -203,7 +214,22 @@ impl Gate {
         let complete = synced.entries.len() < SYNC_ENTRIES_MAX;
         let read_to = if complete { Some(synced.view.version) } else { synced.entries.last().map(|entry| entry.seq) };
         self.read_to.fetch_max(read_to.unwrap_or(0), Ordering::Relaxed);
-        self.learn(&synced.view, asked_at);
+        self.learn(&synced.view, under_way);
+    }
+
+    fn is_of_another_sale(&self, view: &View) -> bool {
+        view.epoch != self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// A ledger that has lost changes makes others in their place, under the same numbers; then the log has to be read
+    /// again from its beginning before anything is refused to a retry.
+    fn forget_if_gone_back(&self, view: &View) -> bool {
+        let gone_back = self.has_gone_back(view);
+        if gone_back {
+            log::error!("the ledger has lost changes: version {} after {}", view.version, self.read_to());
+            self.forget_all(Knowledge::Nothing);
+        }
+        gone_back
     }
 
     /// A ledger that was set back to an earlier time has a smaller version at a later hour. An answer that was merely
@@ -215,7 +241,7 @@ impl Gate {
         }
     }
 
-    fn learn(&self, view: &View, asked_at: Instant) {
+    fn learn(&self, view: &View, under_way: Range<Instant>) {
         let read_to = self.read_to();
         if let Knowledge::Known(known) = &**self.knowledge.load() {
             // Newest wins; an equal version at a later hour may tell of a hash that was edited by hand.
@@ -225,13 +251,15 @@ impl Gate {
                 return;
             }
         }
-        let instant =
-            |at_ms: Option<u64>| at_ms.map(|at_ms| asked_at + Duration::from_millis(at_ms.saturating_sub(view.now_ms)));
+        // Both err towards asking the ledger: a sale is never opened late here, and never closed early.
+        let reckon = |at_ms: Option<u64>, from| {
+            at_ms.map(|at_ms| from + Duration::from_millis(at_ms.saturating_sub(view.now_ms)))
+        };
         self.knowledge.store(Arc::new(Knowledge::Known(Known {
             view: view.clone(),
             log_is_read: read_to >= view.version,
-            opens_at: instant(view.terms.opens_at_ms),
-            closes_at: instant(view.terms.closes_at_ms),
+            opens_at: reckon(view.terms.opens_at_ms, under_way.start),
+            closes_at: reckon(view.terms.closes_at_ms, under_way.end),
         })));
     }
 
@@ -241,9 +269,10 @@ impl Gate {
         self.forget_all(Knowledge::Missing);
     }
 
-    /// The ledger has another sale under the same name.
-    pub fn learn_new_sale(&self) {
+    /// The ledger has another sale under the same name, of this epoch.
+    pub fn learn_new_sale(&self, epoch: u64) {
         let _turn = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
+        self.epoch.store(epoch, Ordering::Relaxed);
         self.forget_all(Knowledge::Nothing);
     }
 

@@ -256,3 +256,6 @@ pub(crate) fn time(at_ms: u64) -> String {
 fn ceil_s(wait: std::time::Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
+
+#[cfg(test)]
+mod tests;

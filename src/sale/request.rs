@@ -22,7 +22,7 @@ const KEY_NAME: &str = "idempotency_key";
 const QUANTITY_NAME: &str = "quantity";
 
 /// The head of a request, whoever parsed it.
-pub trait Head: Sync {
+pub trait Head {
     /// The method, as sent.
     fn method(&self) -> &str;
     /// What stands behind the `?`, still encoded.
@@ -202,9 +202,11 @@ impl<'a, 's> Inputs<'a, 's> {
     }
 
     fn read_json(&mut self, body: &[u8]) -> Result<(), Rejection> {
-        let members: Members =
-            serde_json::from_slice(body).map_err(|error| bad("body", format!("is not a JSON object: {error}")))?;
-        for (name, value) in members.0 {
+        let Members(members) = serde_json::from_slice(body).map_err(|error| {
+            let detail = if error.is_data() { "is not a JSON object".into() } else { format!("is not JSON: {error}") };
+            bad("body", detail)
+        })?;
+        for (name, value) in members {
             let is_buyer = matches!(self.source, BuyerSource::Body(member) if *member == name);
             match (name.as_str(), value) {
                 (_, Value::String(text)) if is_buyer => self.buyer.put(&name, text.into())?,
@@ -243,16 +245,17 @@ impl<'a, 's> Inputs<'a, 's> {
     }
 }
 
-/// A JSON object with all its members, also those that are given twice.
+/// The members of a JSON object as they stand there: one that is given twice does not silently replace itself.
 struct Members(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Members {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visit;
-        impl<'de> Visitor<'de> for Visit {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
             type Value = Members;
 
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
@@ -264,7 +267,8 @@ impl<'de> Deserialize<'de> for Members {
                 Ok(Members(members))
             }
         }
-        deserializer.deserialize_map(Visit)
+
+        deserializer.deserialize_map(Object)
     }
 }
 

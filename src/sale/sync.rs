@@ -1,5 +1,6 @@
 //! Keeps the gates true: reads every sale's counters and log from the ledger, all in one round trip, again and again.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -66,16 +67,22 @@ async fn round(sales: &[Arc<Sale>], shared: &Shared) -> Result<bool, LedgerError
     let asked_at = Instant::now();
     let answers = patiently(shared.ledger.sync(&asks)).await?;
     let mut more = false;
-    for (sale, answer) in open.into_iter().zip(answers) {
-        more |= learn(sale, answer, asked_at).await?;
+    let under_way = asked_at..Instant::now();
+    for ((sale, ask), answer) in open.into_iter().zip(&asks).zip(answers) {
+        more |= learn(sale, ask.read_to, answer, under_way.clone()).await?;
     }
     Ok(more)
 }
 
-async fn learn(sale: &Sale, answer: Result<Synced, LedgerError>, asked_at: Instant) -> Result<bool, LedgerError> {
+async fn learn(
+    sale: &Sale,
+    asked_from: u64,
+    answer: Result<Synced, LedgerError>,
+    under_way: Range<Instant>,
+) -> Result<bool, LedgerError> {
     match answer {
         Ok(synced) => {
-            sale.gate.learn_sync(&synced, asked_at);
+            sale.gate.learn_sync(asked_from, &synced, under_way);
             Ok(synced.entries.len() >= SYNC_ENTRIES_MAX)
         }
         Err(LedgerError::Changed) => {

@@ -1,0 +1,214 @@
+//! The model as a ledger in memory that misbehaves when told to: what tests of the edge sell from.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::SaleModel;
+use crate::ledger::{
+    Identity, Ledger, LedgerError, LogEntry, Order, OrderId, Purchase, Reserved, SYNC_ENTRIES_MAX, SaleState, SyncAsk,
+    Synced, Terms, View,
+};
+
+/// What happens to one step of purchases.
+#[derive(Debug, Clone, Copy)]
+pub enum Fault {
+    /// It is done after a while.
+    Delay(Duration),
+    /// It is done, and its answer is lost.
+    UnknownAfterDoing,
+    /// It is not done, and nobody can tell.
+    UnknownWithoutDoing,
+    /// It is done, and no answer ever comes.
+    Silence,
+    /// It is refused.
+    Unavailable,
+    /// It is refused, for there is no such sale.
+    Missing,
+}
+
+/// A ledger of one sale, whatever its name.
+#[derive(Default)]
+pub struct InMemoryLedger {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    now_ms: u64,
+    sale: Option<(Identity, SaleModel)>,
+    log: Vec<LogEntry>,
+    /// What happens to the next steps; after that, nothing does.
+    faults: VecDeque<Fault>,
+    syncs_hang: bool,
+    /// Every step that came here, done or not.
+    steps: Vec<Vec<Purchase>>,
+}
+
+impl Kept {
+    fn sale(&self, epoch: Option<u64>) -> Result<&SaleModel, LedgerError> {
+        let (identity, sale) = self.sale.as_ref().ok_or(LedgerError::Missing)?;
+        if epoch.is_some_and(|epoch| epoch != identity.epoch) {
+            return Err(LedgerError::Changed);
+        }
+        Ok(sale)
+    }
+
+    fn commit(&mut self, entries: impl IntoIterator<Item = LogEntry>) {
+        for entry in entries {
+            if let Some((_, sale)) = &mut self.sale {
+                sale.apply(&entry);
+            }
+            self.log.push(entry);
+        }
+    }
+
+    fn begin(&mut self, total: u64) -> Identity {
+        let identity = Identity { epoch: rand::random::<u64>().max(1), secret: rand::random() };
+        let sale = SaleModel::new(identity.epoch);
+        let opened = sale.open(self.now_ms, total);
+        self.sale = Some((identity, sale));
+        self.log.clear();
+        self.commit([opened]);
+        identity
+    }
+
+    fn reserve(&mut self, epoch: Option<u64>, terms: &Terms, batch: &[Purchase]) -> Result<Reserved, LedgerError> {
+        let sale = self.sale(epoch)?;
+        let version_before = sale.version();
+        let reservation = sale.reserve(self.now_ms, terms, batch);
+        self.commit(reservation.entries);
+        let view = self.sale(epoch)?.view(self.now_ms, terms);
+        Ok(Reserved { decisions: reservation.decisions, view, version_before })
+    }
+
+    fn sync(&self, ask: &SyncAsk) -> Result<Synced, LedgerError> {
+        let view = self.sale(Some(ask.epoch))?.view(self.now_ms, &ask.terms);
+        Ok(Synced { view, entries: self.read(ask.read_to, SYNC_ENTRIES_MAX) })
+    }
+
+    fn read(&self, after: u64, limit: usize) -> Vec<LogEntry> {
+        self.log.iter().filter(|entry| entry.seq > after).take(limit).cloned().collect()
+    }
+}
+
+impl InMemoryLedger {
+    /// Every look at it is a millisecond later than the one before.
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.now_ms += 1;
+        kept
+    }
+
+    /// Tells what happens to the next steps.
+    pub fn fail(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.kept().faults.extend(faults);
+    }
+
+    /// Nothing happens to the next steps any more.
+    pub fn heal(&self) {
+        self.kept().faults.clear();
+    }
+
+    /// Has syncs wait for ever, or no longer.
+    pub fn hang_syncs(&self, hang: bool) {
+        self.kept().syncs_hang = hang;
+    }
+
+    /// Puts another sale in the place of the one that there is.
+    pub fn begin_anew(&self, total: u64) {
+        self.kept().begin(total);
+    }
+
+    /// Another edge makes orders.
+    pub fn sell_elsewhere(&self, batch: &[Purchase]) {
+        let _decisions = self.kept().reserve(None, &Terms::default(), batch);
+    }
+
+    /// The sale as it is.
+    pub fn sale(&self) -> SaleModel {
+        self.kept().sale.as_ref().map(|(_, sale)| sale.clone()).unwrap_or_default()
+    }
+
+    /// Every step that came, as often as it came.
+    pub fn steps(&self) -> Vec<Vec<Purchase>> {
+        self.kept().steps.clone()
+    }
+}
+
+#[async_trait]
+impl Ledger for InMemoryLedger {
+    async fn open(&self, _sale: &str, total: Option<u64>) -> Result<Identity, LedgerError> {
+        let mut kept = self.kept();
+        match (&kept.sale, total) {
+            (Some((identity, _)), _) => Ok(*identity),
+            (None, Some(total)) => Ok(kept.begin(total)),
+            (None, None) => Err(LedgerError::Missing),
+        }
+    }
+
+    async fn reserve(
+        &self,
+        _sale: &str,
+        epoch: u64,
+        terms: &Terms,
+        batch: &Arc<Vec<Purchase>>,
+    ) -> Result<Reserved, LedgerError> {
+        let fault = {
+            let mut kept = self.kept();
+            kept.steps.push(batch.to_vec());
+            kept.faults.pop_front()
+        };
+        match fault {
+            Some(Fault::Unavailable) => return Err(LedgerError::Unavailable("told so".into())),
+            Some(Fault::Missing) => return Err(LedgerError::Missing),
+            Some(Fault::UnknownWithoutDoing) => return Err(LedgerError::Unknown("not done".into())),
+            Some(Fault::Delay(delay)) => tokio::time::sleep(delay).await,
+            Some(Fault::UnknownAfterDoing | Fault::Silence) | None => {}
+        }
+        let done = self.kept().reserve(Some(epoch), terms, batch);
+        match fault {
+            Some(Fault::UnknownAfterDoing) => Err(LedgerError::Unknown("done".into())),
+            Some(Fault::Silence) => pending().await,
+            _ => done,
+        }
+    }
+
+    async fn sync(&self, asks: &[SyncAsk]) -> Result<Vec<Result<Synced, LedgerError>>, LedgerError> {
+        if self.kept().syncs_hang {
+            pending::<()>().await;
+        }
+        let kept = self.kept();
+        Ok(asks.iter().map(|ask| kept.sync(ask)).collect())
+    }
+
+    async fn snapshot(&self, _sale: &str, terms: &Terms) -> Result<View, LedgerError> {
+        let kept = self.kept();
+        Ok(kept.sale(None)?.view(kept.now_ms, terms))
+    }
+
+    async fn order(&self, _sale: &str, id: OrderId) -> Result<Option<Order>, LedgerError> {
+        Ok(self.kept().sale(None)?.order(&id).cloned())
+    }
+
+    async fn set_state(&self, _sale: &str, state: SaleState) -> Result<(), LedgerError> {
+        let mut kept = self.kept();
+        let entry = kept.sale(None)?.set_state(kept.now_ms, state);
+        kept.commit(entry);
+        Ok(())
+    }
+
+    async fn add_stock(&self, _sale: &str, change_id: &str, delta: i64) -> Result<(), LedgerError> {
+        let mut kept = self.kept();
+        let entry = kept.sale(None)?.add_stock(kept.now_ms, change_id, delta)?;
+        kept.commit(entry);
+        Ok(())
+    }
+
+    async fn log(&self, _sale: &str, after: u64, limit: usize) -> Result<Vec<LogEntry>, LedgerError> {
+        Ok(self.kept().read(after, limit))
+    }
+}
