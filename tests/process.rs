@@ -105,9 +105,7 @@ fn the_shipped_file_is_in_order() {
 
 #[test]
 fn a_command_that_is_none_is_a_matter_of_usage() {
-    for arguments in
-        [&["frobnicate"][..], &[], &["run", "--config"], &["run", "--config", "x", "--listen", "?"]]
-    {
+    for arguments in [&["frobnicate"][..], &[], &["run", "--config"], &["run", "--config", "x", "--listen", "?"]] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
     }

@@ -323,7 +323,7 @@ fn a_websocket_passes_both_ways_and_may_be_silent() {
     });
     let mut settings = upstream(&[address]);
     settings.timeouts.read = PATIENCE;
-    let stand = Stand::with(settings, |config| config.client.read = Duration::from_millis(100));
+    let stand = Stand::with(settings, |config| config.client.read = Duration::from_millis(500));
     let mut client = stand.client();
     client.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
     assert!(client.head().expect("a head").starts_with("HTTP/1.1 101 "));
@@ -331,7 +331,7 @@ fn a_websocket_passes_both_ways_and_may_be_silent() {
     for _ in 0..2 {
         client.send("ping");
         assert_eq!(client.bytes(4), b"PING");
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(800));
     }
     client.stream.shutdown(Shutdown::Write).expect("closed");
     assert_eq!(client.rest(), "");

@@ -22,7 +22,7 @@ const KEY_NAME: &str = "idempotency_key";
 const QUANTITY_NAME: &str = "quantity";
 
 /// The head of a request, whoever parsed it.
-pub trait Head {
+pub trait Head: Sync {
     /// The method, as sent.
     fn method(&self) -> &str;
     /// What stands behind the `?`, still encoded.

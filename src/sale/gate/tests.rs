@@ -12,6 +12,13 @@ fn id(n: u128) -> OrderId {
     OrderId(n.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835).to_be_bytes())
 }
 
+/// The gate of a sale of which nothing was heard yet.
+fn opened() -> Gate {
+    let gate = Gate::default();
+    gate.learn_new_sale(1);
+    gate
+}
+
 fn anonymous(quantity: u32) -> Visitor<'static> {
     Visitor { retry_of: None, buyer: None, quantity }
 }
@@ -72,14 +79,14 @@ fn refuse(refusal: Refusal) -> Verdict {
 
 /// A gate that has read all of a sale's log, none of it orders.
 fn gate(view: View) -> Gate {
-    let gate = Gate::default();
+    let gate = opened();
     sync(&gate, view, []);
     gate
 }
 
 #[test]
 fn what_is_unknown_or_missing_is_never_called_sold_out() {
-    let gate = Gate::default();
+    let gate = opened();
     assert!(!gate.hears() && !gate.is_missing() && gate.view().is_none());
     check(&gate, anonymous(1), refuse(Refusal::Unavailable));
     check(&gate, keyed(1), refuse(Refusal::Unavailable));
@@ -140,7 +147,7 @@ fn whoever_might_get_tickets_is_let_through() {
     check(&gate, by("ann", 3), Verdict::Ask);
     check(&gate, keyed(1), Verdict::Ask);
     // A hash that was edited to more sold than there is has nothing left.
-    let oversold = Gate::default();
+    let oversold = opened();
     sync(&oversold, view(1, 11), []);
     check(&oversold, anonymous(1), refuse(Refusal::SoldOut));
 }
@@ -190,7 +197,7 @@ fn older_answers_never_overwrite_newer_ones() {
 
 #[test]
 fn an_older_answer_may_bring_the_log_that_is_missing() {
-    let gate = Gate::default();
+    let gate = opened();
     step(&gate, 5, None, ordered(), 4, view(5, 10));
     check(&gate, keyed(4), Verdict::Wait);
     // The sync was asked before the step and comes after it: now the log is read to 4, and still not to 5.
@@ -211,7 +218,7 @@ fn a_ledger_that_has_gone_back_is_forgotten_and_read_anew() {
     for (how, learn) in [("sync", by_sync), ("step", by_step)] {
         // Whether the gate still knew the counters, or had just lost sight of the ledger.
         for forgets in [false, true] {
-            let gate = Gate::default();
+            let gate = opened();
             sync(&gate, view(5, 10), 2..=5);
             if forgets {
                 gate.forget();
@@ -229,9 +236,9 @@ fn a_ledger_that_has_gone_back_is_forgotten_and_read_anew() {
 
 #[test]
 fn an_answer_that_goes_on_from_a_forgotten_log_is_not_taken() {
-    let forgetful: [fn(&Gate); 2] = [Gate::learn_missing, Gate::learn_new_sale];
+    let forgetful: [fn(&Gate); 2] = [Gate::learn_missing, |gate| gate.learn_new_sale(1)];
     for forget_all in forgetful {
-        let gate = Gate::default();
+        let gate = opened();
         sync(&gate, view(5, 10), 2..=5);
         let (asked_from, now) = (gate.read_to(), Instant::now());
         forget_all(&gate);
@@ -251,7 +258,7 @@ fn times_are_reckoned_on_the_monotonic_clock() {
     let mut scheduled = view(1, 0);
     scheduled.terms.opens_at_ms = Some(NOW_MS + 10_000);
     scheduled.terms.closes_at_ms = Some(NOW_MS + 20_000);
-    let gate = Gate::default();
+    let gate = opened();
     gate.learn_sync(0, &Synced { view: scheduled.clone(), entries: vec![] }, sent..came);
     let at = |instant| gate.admit(&anonymous(1), instant);
 
@@ -286,7 +293,7 @@ fn a_key_waits_for_the_log_is_asked_when_named_and_refused_when_not() {
     for (edit, refusal) in reasons {
         let mut now = view(3, 10);
         edit(&mut now);
-        let gate = Gate::default();
+        let gate = opened();
         step(&gate, 9, None, Decision::SoldOut, 3, now.clone());
         check(&gate, keyed(2), Verdict::Wait);
         check(&gate, keyed(4), Verdict::Wait);
@@ -326,7 +333,7 @@ fn a_long_log_is_read_in_chunks() {
     let chunk = SYNC_ENTRIES_MAX as u64;
     let last = 2 * chunk + 7;
     let all_sold = || View { total: last, ..view(last, last) };
-    let gate = Gate::default();
+    let gate = opened();
     for (entries, read_to) in [(1..=chunk, chunk), (chunk + 1..=2 * chunk, 2 * chunk)] {
         sync(&gate, all_sold(), entries);
         assert_eq!(gate.read_to(), read_to);
@@ -344,7 +351,7 @@ fn a_long_log_is_read_in_chunks() {
 #[test]
 fn a_log_that_ends_with_a_full_chunk_is_read() {
     let chunk = SYNC_ENTRIES_MAX as u64;
-    let gate = Gate::default();
+    let gate = opened();
     sync(&gate, View { total: chunk, ..view(chunk, chunk) }, 1..=chunk);
     check(&gate, keyed(chunk.into()), Verdict::Ask);
     check(&gate, keyed(u128::from(chunk) + 1), refuse(Refusal::SoldOut));
@@ -352,7 +359,7 @@ fn a_log_that_ends_with_a_full_chunk_is_read() {
 
 #[test]
 fn an_outage_forgets_counters_and_keeps_orders() {
-    let gate = Gate::default();
+    let gate = opened();
     sync(&gate, view(5, 10), 2..=5);
     gate.forget();
     assert_eq!((gate.hears(), gate.view(), gate.read_to()), (false, None, 5));
@@ -370,16 +377,27 @@ fn another_sale_of_the_same_name_starts_with_nothing() {
         view.terms.per_buyer = 1;
         view
     };
-    let gate = Gate::default();
+    let gate = opened();
     sync(&gate, with_limit(5, 9), 2..=5);
     step(&gate, 6, Some("ann"), Decision::BuyerLimit { have: 1 }, 5, with_limit(5, 9));
     check(&gate, by("ann", 1), refuse(Refusal::BuyerLimit { limit: 1, have: 1 }));
-    gate.learn_new_sale();
+    gate.learn_new_sale(1);
     assert_eq!((gate.hears(), gate.read_to()), (false, 0));
     sync(&gate, with_limit(1, 0), []);
     check(&gate, by("ann", 1), Verdict::Ask);
     sync(&gate, View { now_ms: NOW_MS + 1, ..with_limit(2, 10) }, []);
     check(&gate, keyed(5), refuse(Refusal::SoldOut));
+}
+
+#[test]
+fn what_is_heard_of_another_sale_is_not_taken() {
+    let gate = gate(view(5, 3));
+    gate.learn_new_sale(2);
+    sync(&gate, view(6, 10), 1..=6);
+    step(&gate, 7, None, ordered(), 6, view(7, 10));
+    assert_eq!((gate.view(), gate.read_to()), (None, 0));
+    sync(&gate, View { epoch: 2, ..view(1, 0) }, []);
+    check(&gate, anonymous(1), Verdict::Ask);
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn an_order_is_the_same_document_in_both_dialects_and_at_every_retry() {
                 "buyer": buyer,
                 "quantity": 2,
                 "state": word,
-                "expires_at": "2026-12-01T12:00:00.25Z",
+                "expires_at": "2026-12-01T12:00:00.250Z",
             });
             let [first, again] =
                 [false, true].map(|again| Outcome::Ordered { id: ID, order: order(state, buyer), again });
@@ -183,8 +183,8 @@ fn rejections() {
 #[tokio::test]
 async fn what_is_left_is_shown_as_the_gate_knows_it() {
     // The clock of this ledger is a few ms after 1970, so the times below are far ahead of it or behind it.
-    let (past, future) = ("1970-01-01T00:00:00Z", "2026-12-01T20:00:00+08:00");
-    let shown = "2026-12-01T12:00:00Z";
+    let (past, future) = ("1970-01-01T00:00:00.000Z", "2026-12-01T20:00:00+08:00");
+    let shown = "2026-12-01T12:00:00.000Z";
     let rows = [
         ("{}", 3, SaleState::Open, json!({ "state": "open" })),
         ("{}", 0, SaleState::Open, json!({ "state": "sold_out" })),
@@ -215,8 +215,8 @@ async fn what_is_left_is_shown_as_the_gate_knows_it() {
 #[test]
 fn times_are_told_in_utc_and_never_panic() {
     for (at_ms, expected) in [
-        (0, "1970-01-01T00:00:00Z"),
-        (1_796_126_400_000, "2026-12-01T12:00:00Z"),
+        (0, "1970-01-01T00:00:00.000Z"),
+        (1_796_126_400_000, "2026-12-01T12:00:00.000Z"),
         (1_796_126_400_001, "2026-12-01T12:00:00.001Z"),
         (u64::MAX, "18446744073709551615"),
         (i64::MAX as u64, "9223372036854775807"),

@@ -93,7 +93,7 @@ impl World {
             now_ms: NOW_MS,
             sale: SaleModel::new(1),
             log: Vec::new(),
-            gates: Default::default(),
+            gates: std::array::from_fn(|_| opened()),
             under_way: Vec::new(),
             changes: 0,
         };
