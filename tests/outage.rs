@@ -318,7 +318,7 @@ fn a_full_queue_is_called_busy_and_not_sold_out() {
     eventually("one purchase is at the ledger", || (redis.sold() == 1).then_some(()));
 
     // One more may wait. Whoever comes then is sent away, in either dialect.
-    let request = |number: usize| if number % 2 == 0 { purchase() } else { Request::get("/buy/ticket") };
+    let request = |number: usize| if number.is_multiple_of(2) { purchase() } else { Request::get("/buy/ticket") };
     let outcomes: Vec<Outcome> = scope(|scope| {
         let address = edge.address();
         let sale = scope.spawn(move || crowd(10, 10, &[address], request));
