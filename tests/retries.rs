@@ -94,11 +94,15 @@ fn a_key_used_for_something_else_is_refused() {
 #[test]
 fn one_buyers_key_is_not_anothers() {
     let edge = Edge::setup().ticket(tickets(10)).start();
-    let by = |buyer: &str| buy(edge.address(), &purchase_with_key("k1").header("X-User-Id", buyer));
-    let (alice, bob, nobody) = (by("alice"), by("bob"), buy(edge.address(), &purchase_with_key("k1")));
-    let ids = order_ids(&[alice.clone(), bob, nobody]);
-    assert_eq!(ids.len(), 3);
-    assert_eq!(by("alice"), alice);
+    let by = |buyer: &str, key: &str| buy(edge.address(), &purchase_with_key(key).header("X-User-Id", buyer));
+    // Names of one length, and names and keys that are the same text when they are put together.
+    let pairs = [("alice", "k1"), ("carol", "k1"), ("alic", "ek1"), ("alicek", "1")];
+    let mut outcomes: Vec<Outcome> = pairs.iter().map(|(buyer, key)| by(buyer, key)).collect();
+    outcomes.push(buy(edge.address(), &purchase_with_key("k1")));
+    outcomes.push(buy(edge.address(), &purchase_with_key("alicek1")));
+    assert_eq!(order_ids(&outcomes).len(), 6);
+    assert_eq!(by("alice", "k1"), outcomes[0]);
+    assert_eq!(edge.sold(), 6);
 }
 
 #[test]
