@@ -135,9 +135,11 @@ impl Ledger for RedisLedger {
     async fn open(&self, sale: &str, total: Option<u64>) -> Result<Identity, LedgerError> {
         let fresh = Identity { epoch: rand::random::<u64>().max(1), secret: rand::random() };
         let keys = Keys::of(sale);
-        let call = Call::new(&SCRIPTS.open)
-            .keys([keys.hash(), &keys.orders(), &keys.due(), &keys.buyers(), &keys.log(), &keys.changes()])
-            .keys(keys.put_away(fresh.epoch).iter().map(String::as_str))
+        let mut names =
+            vec![keys.hash().to_owned(), keys.orders(), keys.due(), keys.buyers(), keys.log(), keys.changes()];
+        names.extend(keys.put_away(fresh.epoch));
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let call = Call::new(&SCRIPTS.open, &names)
             .arg(total.map_or(String::new(), |total| total.to_string()))
             .arg(format!("{:016x}", fresh.epoch))
             .arg(reply::hex(&fresh.secret))
@@ -156,15 +158,11 @@ impl Ledger for RedisLedger {
             return Err(reply::damaged("an empty batch"));
         }
         let keys = Keys::of(sale);
-        let mut call = Call::new(&SCRIPTS.reserve)
-            .keys([keys.hash(), &keys.orders(), &keys.due(), &keys.buyers(), &keys.log()])
-            .arg(format!("{epoch:016x}"))
-            .terms(terms);
+        let names = [keys.hash(), &keys.orders(), &keys.due(), &keys.buyers(), &keys.log()];
+        let mut call = Call::new(&SCRIPTS.reserve, &names).arg(format!("{epoch:016x}")).terms(terms);
         for purchase in batch.iter() {
-            call = call
-                .arg(purchase.id.to_string())
-                .arg(purchase.quantity)
-                .arg(purchase.buyer.as_deref().unwrap_or_default());
+            let buyer = purchase.buyer.as_deref().unwrap_or_default();
+            call = call.arg(&purchase.id.hex()[..]).arg(purchase.quantity).arg(buyer);
         }
         reply::reserved(self.ask(&call.command()).await?, batch)
     }
@@ -194,14 +192,13 @@ impl Ledger for RedisLedger {
 
     async fn set_state(&self, sale: &str, state: SaleState) -> Result<(), LedgerError> {
         let keys = Keys::of(sale);
-        let call = Call::new(&SCRIPTS.state).keys([keys.hash(), &keys.log()]).arg(reply::state_name(state)).no_terms();
+        let call = Call::new(&SCRIPTS.state, &[keys.hash(), &keys.log()]).arg(reply::state_name(state)).no_terms();
         self.ask(&call.command()).await.map(|_changed| ())
     }
 
     async fn add_stock(&self, sale: &str, change_id: &str, delta: i64) -> Result<(), LedgerError> {
         let keys = Keys::of(sale);
-        let call = Call::new(&SCRIPTS.stock)
-            .keys([keys.hash(), &keys.changes(), &keys.log()])
+        let call = Call::new(&SCRIPTS.stock, &[keys.hash(), &keys.changes(), &keys.log()])
             .arg(change_id)
             .no_terms()
             .arg(delta)
@@ -224,5 +221,5 @@ impl Ledger for RedisLedger {
 
 fn sync_call(sale: &str, epoch: &str, terms: &Terms, read_to: u64, limit: usize) -> Cmd {
     let keys = Keys::of(sale);
-    Call::new(&SCRIPTS.sync).keys([keys.hash(), &keys.log()]).arg(epoch).terms(terms).arg(read_to).arg(limit).command()
+    Call::new(&SCRIPTS.sync, &[keys.hash(), &keys.log()]).arg(epoch).terms(terms).arg(read_to).arg(limit).command()
 }

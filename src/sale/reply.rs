@@ -3,11 +3,12 @@
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::request::{BODY_MAX, Dialect, Rejection};
 use super::{Outcome, Refusal, Sale};
-use crate::answer::{Answer, JSON};
+use crate::answer::Answer;
 use crate::ledger::{LedgerError, Order, OrderId, OrderState, SaleState};
 
 /// When to ask again after a fault that may pass at any moment.
@@ -30,7 +31,7 @@ pub fn answer(dialect: Dialect, sale: &Sale, outcome: &Outcome) -> Answer {
             answer
         }
         (Dialect::Seed, Outcome::Ordered { id, order, .. }) => {
-            seed(1, "抢票成功", Some(order_document(sale, *id, order)))
+            Answer::json(200, &Seed { code: 1, msg: "抢票成功", data: Some(order_document(sale, *id, order)) })
         }
         (Dialect::Rest, Outcome::Refused(Refusal::SoldOut)) => SOLD_OUT.clone(),
         (Dialect::Seed, Outcome::Refused(Refusal::SoldOut)) => SOLD_OUT_SEED.clone(),
@@ -201,23 +202,41 @@ pub fn fault(error: &LedgerError) -> Answer {
     }
 }
 
+/// An answer in the article's dialect.
+#[derive(Serialize)]
+struct Seed<'a, T> {
+    code: i32,
+    msg: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<T>,
+}
+
 fn seed(code: i32, msg: &str, data: Option<Value>) -> Answer {
-    // Written by hand, since the article's clients know the members in this order.
-    let data = data.map(|data| format!(",\"data\":{data}")).unwrap_or_default();
-    Answer::new(200, JSON, format!("{{\"code\":{code},\"msg\":\"{msg}\"{data}}}"))
+    Answer::json(200, &Seed { code, msg, data })
 }
 
 /// An order, as its buyer sees it.
+#[derive(Debug, Serialize)]
+pub struct OrderDocument<'a> {
+    order_id: OrderId,
+    sale: &'a str,
+    buyer: Option<&'a str>,
+    quantity: u32,
+    state: OrderState,
+    expires_at: String,
+}
+
+/// See [`OrderDocument`].
 #[must_use]
-pub fn order_document(sale: &Sale, id: OrderId, order: &Order) -> Value {
-    json!({
-        "order_id": id,
-        "sale": sale.id(),
-        "buyer": order.buyer,
-        "quantity": order.quantity,
-        "state": order.state,
-        "expires_at": time(order.expires_at_ms),
-    })
+pub fn order_document<'a>(sale: &'a Sale, id: OrderId, order: &'a Order) -> OrderDocument<'a> {
+    OrderDocument {
+        order_id: id,
+        sale: sale.id(),
+        buyer: order.buyer.as_deref(),
+        quantity: order.quantity,
+        state: order.state,
+        expires_at: time(order.expires_at_ms),
+    }
 }
 
 /// What is left, for display. `None` if the ledger was not heard of late.
