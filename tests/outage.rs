@@ -140,7 +140,7 @@ fn replies_are_lost_for_a_while_in_the_middle_of_a_sale() {
         sale.join().unwrap()
     });
     let outcomes: Vec<Outcome> = answers.iter().map(Outcome::of).collect();
-    let told = ["ordered", "outcome-unknown", "ledger-unavailable"].map(|name| count(&outcomes, name));
+    let told = ["ordered", "outcome-unknown", "ledger-unavailable", "busy"].map(|name| count(&outcomes, name));
     assert_eq!(told.iter().sum::<usize>(), 300, "there was stock for all, so nobody was told otherwise: {told:?}");
     assert!(told[1] > 0, "the story needs someone whose outcome was unknown: {told:?}");
 
@@ -235,7 +235,7 @@ fn forgotten_scripts_and_torn_connections_cost_nothing_but_time() {
     });
 
     let outcomes: Vec<Outcome> = answers.iter().map(Outcome::of).collect();
-    let told = ["ordered", "outcome-unknown", "ledger-unavailable"].map(|name| count(&outcomes, name));
+    let told = ["ordered", "outcome-unknown", "ledger-unavailable", "busy"].map(|name| count(&outcomes, name));
     assert_eq!(told.iter().sum::<usize>(), 3000, "{told:?}");
     let again: Vec<Outcome> = (0..3000).map(|number| patiently(addresses[number % 2], &key(number))).collect();
     for (before, after) in outcomes.iter().zip(&again).filter(|(before, _)| before.is_order()) {
