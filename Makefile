@@ -21,8 +21,9 @@ run: ## starts four backends and the edge; PORT=8080, REDIS=redis://127.0.0.1:63
 test: ## checks the formatting, lints, and runs all tests
 	@scripts/need cmake redis-server ab
 	cargo build --workspace
-	@scripts/lint
-	cargo test --workspace --no-fail-fast
+	@scripts/lint; lint=$$?; \
+	echo "cargo test --workspace --no-fail-fast"; cargo test --workspace --no-fail-fast && \
+	{ [ $$lint -eq 0 ] || { echo "The tests passed, but formatting or lints are at fault: see above."; exit 1; }; }
 
 bench-stores: ## measures embedded stores at the ledger's job, in about six minutes
 	@scripts/need strace
