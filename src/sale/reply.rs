@@ -125,18 +125,17 @@ fn refusal_problem(refusal: &Refusal) -> Answer {
             "Idempotency-Key reused",
             "This Idempotency-Key has an order with another content.",
         ),
-        Refusal::Busy => {
-            problem(503, "busy", "Busy", "Too many wait already; nothing was ordered.").retry_after(RETRY_SOON_S)
-        }
+        Refusal::Busy => problem(503, "busy", "Busy", "Too many wait already; this request ordered nothing.")
+            .retry_after(RETRY_SOON_S),
         Refusal::Unavailable => problem(
             503,
             "ledger-unavailable",
             "Ledger unavailable",
-            "The ledger cannot be reached; nothing was ordered.",
+            "The ledger cannot be reached; this request ordered nothing.",
         )
         .retry_after(RETRY_SOON_S),
         Refusal::Missing => {
-            problem(503, "sale-missing", "Sale missing", "The ledger has no such sale; nothing was ordered.")
+            problem(503, "sale-missing", "Sale missing", "The ledger has no such sale; this request ordered nothing.")
                 .retry_after(RETRY_PAUSED_S)
         }
     }
