@@ -39,12 +39,10 @@ bench: bench-tools ## measures the edge beside its peers, in about ten minutes; 
 	@$(BUILT)/bench/release/suite bench --bench bench --product '$(BUILT)/release' \
 		--rounds '$(ROUNDS)' --seconds '$(SECONDS)' $(if $(ROW),--row '$(ROW)')
 
-# Frame pointers, so that stacks can be followed; in a folder of its own, since everything is built with them.
 profile: bench-tools ## leaves a flame graph of the edge under one workload: ROW=a
 	@scripts/need cmake nginx nginx-lua redis-server wrk ab perf
-	RUSTFLAGS="-C force-frame-pointers=yes" CARGO_PROFILE_RELEASE_STRIP=none CARGO_PROFILE_RELEASE_DEBUG=line-tables-only \
-		CARGO_TARGET_DIR='$(BUILT)/profile' cargo build --release
-	@$(BUILT)/bench/release/suite profile --bench bench --product '$(BUILT)/profile/release' \
+	cargo build --release
+	@$(BUILT)/bench/release/suite profile --bench bench --product '$(BUILT)/release' \
 		--row '$(or $(ROW),a)' --seconds '$(SECONDS)'
 
 bench-tools:

@@ -43,7 +43,7 @@ end
 
 local function connect()
   local socket = ngx.socket.tcp()
-  socket:settimeout(1000)
+  socket:settimeout(5000)
   local connected, fault = socket:connect('127.0.0.1', 21079, { pool = 'redis', pool_size = 100 })
   if not connected then
     return nil, fault

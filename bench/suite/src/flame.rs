@@ -23,8 +23,12 @@ impl Frame {
     pub fn read(script: &str) -> Self {
         let mut root = Self::default();
         for sample in script.split("\n\n") {
-            let frames: Vec<String> =
-                sample.lines().filter(|line| line.starts_with(char::is_whitespace)).map(name).collect();
+            let frames: Vec<String> = sample
+                .lines()
+                .filter(|line| line.starts_with(char::is_whitespace))
+                .map(name)
+                .filter(|name| !name.ends_with("[unknown]"))
+                .collect();
             if !frames.is_empty() {
                 root.add(frames.iter().rev());
             }

@@ -24,7 +24,7 @@ pub struct Load {
 /// Asks for `path` on kept connections, for so many seconds. Every answer has to be 2xx.
 pub fn wrk(folder: &Path, path: &str, seconds: u64) -> Result<Load, String> {
     let mut wrk = Command::new("wrk");
-    wrk.current_dir(folder).args(["-t1", "-s", "report.lua", "-c"]).arg(CONNECTIONS.to_string());
+    wrk.current_dir(folder).args(["-t1", "--timeout", "10s", "-s", "report.lua", "-c"]).arg(CONNECTIONS.to_string());
     wrk.arg(format!("-d{seconds}s")).arg(format!("http://{EDGE}{path}"));
     let output = run(&mut wrk, Duration::from_secs(seconds + 20))?;
     let line = output.text.lines().find(|line| line.starts_with("requests="));

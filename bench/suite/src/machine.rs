@@ -15,6 +15,7 @@ pub fn describe(places: &Places) -> String {
         ("date", first_line("date", &["-u", "+%Y-%m-%d %H:%M UTC"])),
         ("processor", processor()),
         ("memory", memory()),
+        ("load before", load()),
         ("kernel", first_line("uname", &["-sr"])),
         ("Spikegate", {
             let revision = first_line("git", &["-C", &repository, "describe", "--always", "--dirty"]);
@@ -48,6 +49,12 @@ fn processor() -> String {
         .map(|(_, name)| name)
         .collect();
     format!("{} cores, {}", models.len(), models.first().unwrap_or(&"unknown"))
+}
+
+/// What others were doing at the time.
+fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    format!("{} (average over a minute)", text.split(' ').next().unwrap_or("unknown"))
 }
 
 fn memory() -> String {

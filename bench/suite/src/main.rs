@@ -38,7 +38,8 @@ loopback: the server under test, with one worker thread, on one core; the load g
 Contestants take turns, each started anew for every round, and the figures are medians of the rounds. A contestant has
 to show that it does the job before it is measured, and what was sold is counted afterwards. CPU is user and system time
 of the process per request (fields 14 and 15 of `/proc/PID/stat`). Absolute figures differ from machine to machine and
-from run to run; the ratios count. Latencies under full load say how long the queue is; `tail` is the one to read for
+from run to run; the ratios count. `core` is the share of its core that the server had: well below 100 %, something
+else was the limit, the load generator or other work on the machine. Latencies under full load say how long the queue is; `tail` is the one to read for
 latency. The configuration files are in [conf](conf).
 ";
 
@@ -53,6 +54,7 @@ struct Wish {
 
 fn main() -> ExitCode {
     process::prepare();
+    stand::clear_up();
     let done = wish(env::args().skip(1)).and_then(|wish| match wish.command.as_str() {
         "bench" => bench(&wish),
         "profile" => profile(&wish),
@@ -93,6 +95,8 @@ fn absolute(path: &str) -> Result<PathBuf, String> {
 
 fn bench(wish: &Wish) -> Result<ExitCode, String> {
     let start = Instant::now();
+    let machine = machine::describe(&wish.places);
+    println!("{machine}");
     let mut results = Results::default();
     let mut text = String::new();
     for row in Row::ALL.into_iter().filter(|row| wish.row.is_none_or(|wanted| wanted == *row)) {
@@ -107,9 +111,8 @@ fn bench(wish: &Wish) -> Result<ExitCode, String> {
     if wish.row.is_none() {
         let minutes = start.elapsed().as_secs_f64() / 60.0;
         let document = format!(
-            "# Results\n\n{ABOUT}\n{}- {} rounds of {} s, {minutes:.0} minutes in all\n\n## Targets\n\n{judgement}\n\
+            "# Results\n\n{ABOUT}\n{machine}- {} rounds of {} s, {minutes:.0} minutes in all\n\n## Targets\n\n{judgement}\n\
              ## Workloads\n\n{}\n",
-            machine::describe(&wish.places),
             wish.rounds,
             wish.seconds,
             text.trim_end()

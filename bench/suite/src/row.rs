@@ -160,6 +160,7 @@ impl Row {
         let mut sample = Sample::from([
             (Figure::Rate, load.requests as f64 / load.seconds),
             (Figure::Edge, each(after.0 - before.0)),
+            (Figure::Busy, (after.0 - before.0).as_secs_f64() / load.seconds * 100.0),
             (Figure::P50, load.p50),
             (Figure::P99, load.p99),
             (Figure::P999, load.p999),

@@ -13,6 +13,8 @@ use crate::process::{Process, must};
 
 /// How long a server may take to come up.
 const START: Duration = Duration::from_secs(10);
+/// What the names of temporary folders begin with; then comes the suite's process id.
+const FOLDERS: &str = "spikegate-bench-";
 /// The large answer of the backends.
 pub const LARGE: usize = 100 * 1024;
 /// The small one.
@@ -187,11 +189,22 @@ fn redis_cli(command: &[&str]) -> Result<String, String> {
     must("redis-cli", &[&["-p", &REDIS.port().to_string()][..], command].concat())
 }
 
+/// Removes the folders of suites that were ended before they could do so themselves.
+pub fn clear_up() {
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let suite = name.to_str().and_then(|name| name.strip_prefix(FOLDERS)?.split('-').next()?.parse::<u32>().ok());
+        if suite.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// A new folder with a copy of the configuration files in it; readable by all, since nginx's workers are nobody.
 fn new_folder(configuration: &Path) -> std::io::Result<Folder> {
     let mut number = 0;
     let folder = loop {
-        let path = std::env::temp_dir().join(format!("spikegate-bench-{}-{number}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("{FOLDERS}{}-{number}", std::process::id()));
         match fs::create_dir(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
             made => break made.map(|()| Folder(path))?,
