@@ -39,8 +39,8 @@ Contestants take turns, each started anew for every round, and the figures are m
 to show that it does the job before it is measured, and what was sold is counted afterwards. CPU is user and system time
 of the process per request (fields 14 and 15 of `/proc/PID/stat`). Absolute figures differ from machine to machine and
 from run to run; the ratios count. `core` is the share of its core that the server had: well below 100 %, something
-else was the limit, the load generator or other work on the machine. Latencies under full load say how long the queue is; `tail` is the one to read for
-latency. The configuration files are in [conf](conf).
+else was the limit, the load generator or other work on the machine. Latencies under full load say how long the queue
+is; `tail` is the one to read for latency. The configuration files are in [conf](conf).
 ";
 
 /// What is asked for on the command line.
