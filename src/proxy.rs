@@ -38,6 +38,8 @@ pub struct Proxy {
     shop: Arc<Shop>,
     routes: Vec<Route>,
     groups: Vec<Group>,
+    /// Failures of requests that the edge answers itself.
+    own_log: FailureLog,
     client: ClientTimeouts,
     /// Never used: every connection holds the proxy, so when the other end finds this one gone, so are they all.
     _alive: mpsc::Sender<Infallible>,
@@ -53,8 +55,8 @@ struct Group {
 /// One request on its way.
 #[derive(Default)]
 pub struct Way {
-    /// Index of the group, once the route is found.
-    group: usize,
+    /// Index of the group, once the route is found; a request that the edge answers itself has none.
+    group: Option<usize>,
     /// Where the request is now.
     at: Option<Pick>,
     /// Where it goes next, if that was decided when it failed.
@@ -94,6 +96,7 @@ impl Proxy {
             shop,
             routes: config.routes.clone(),
             groups: upstreams.iter().map(group).collect::<Result<_, _>>()?,
+            own_log: FailureLog::default(),
             client: config.client.clone(),
             _alive: alive,
         })
@@ -114,7 +117,8 @@ impl Proxy {
     }
 
     fn group(&self, way: &Way) -> &Group {
-        &self.groups[way.group]
+        // Whoever asks is behind `request_filter`, which has found the route and so the group.
+        &self.groups[way.group.unwrap_or_default()]
     }
 
     /// The place that the request failed at is left, and the next one chosen if there may be one.
@@ -165,7 +169,7 @@ impl ProxyHttp for Proxy {
             reply::plain(session, StatusCode::NOT_FOUND).await?;
             return Ok(true);
         };
-        way.group = self.routes[route].upstream;
+        way.group = Some(self.routes[route].upstream);
         Ok(false)
     }
 
@@ -198,9 +202,9 @@ impl ProxyHttp for Proxy {
     }
 
     async fn response_filter(&self, session: &mut Session, answer: &mut ResponseHeader, way: &mut Way) -> Result<()> {
-        if let Some(at @ Pick { trial: true, .. }) = &mut way.at {
-            self.groups[way.group].upstream.succeeded(at.backend);
-            at.trial = false;
+        if let Some(at) = way.at.filter(|at| at.trial) {
+            self.group(way).upstream.succeeded(at.backend);
+            way.at = Some(Pick { trial: false, ..at });
         }
         // It speaks of the backend's connection; `Connection` itself is always written anew.
         answer.remove_header("keep-alive");
@@ -271,8 +275,10 @@ impl ProxyHttp for Proxy {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, way: &mut Way) -> FailToProxy {
         let failure = Failure::of(error);
-        let group = self.group(way);
-        group.log.record(failure, error, session, &group.upstream, way.last());
+        match way.group.map(|group| &self.groups[group]) {
+            Some(group) => group.log.record(failure, error, session, Some((&group.upstream, way.last()))),
+            None => self.own_log.record(failure, error, session, None),
+        }
         let unanswered = session
             .response_written()
             .is_none_or(|answer| answer.status.is_informational() && answer.status != StatusCode::SWITCHING_PROTOCOLS);

@@ -226,7 +226,8 @@ impl Sale {
         Ok(Queued { id, outcome })
     }
 
-    /// Counts an outcome; every one passes here once, whether its client still waits or not.
+    /// Counts an outcome; every one passes here once, whether its client still waits or not. Only of a purchase whose client
+    /// left before the ledger was asked is nothing known, and nothing counted.
     fn record(&self, outcome: Outcome) -> Outcome {
         self.metrics.outcome(&outcome);
         if let Some(log) = &self.stat_log {
@@ -328,7 +329,7 @@ impl Sale {
 }
 
 /// The id of the order that a key stands for: the same at every edge, and computable only with the sale's secret.
-/// Keyed BLAKE3 over buyer and key, each with its length in front, so that no two pairs can be mistaken for each other.
+/// Keyed BLAKE3 over buyer and key, the buyer's length in front, so that no two pairs can be mistaken for each other.
 fn order_id(identity: &Identity, buyer: Option<&str>, key: &str) -> OrderId {
     let mut hasher = blake3::Hasher::new_keyed(&identity.secret);
     let buyer = buyer.unwrap_or_default();

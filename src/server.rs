@@ -229,6 +229,7 @@ async fn open_shop(config: &Config) -> Result<Arc<Shop>, StartError> {
         tokio::spawn(batch::run(Arc::clone(&sale), queue));
         sales.push(sale);
     }
+    sync::catch_up(&sales, &shared).await?;
     tokio::spawn(sync::run(sales.clone(), shared, config.ledger.sync));
     Ok(Arc::new(Shop::new(sales)))
 }

@@ -155,3 +155,31 @@ fn the_last_ticket_goes_to_exactly_one_of_two_edges_every_time() {
     }
     assert_eq!(redis.books_agree().len(), 130);
 }
+
+#[test]
+fn two_sales_at_one_edge_are_two_stocks() {
+    let redis = Redis::start();
+    let sale = |id: &str, total: u64| json!({ "path": format!("/buy/{id}"), "key": id, "total": total });
+    for setup in [Edge::setup(), Edge::setup().redis(&redis)] {
+        let edge = setup.set("sales", json!({ "ticket": sale("ticket", 30), "seat": sale("seat", 20) })).start();
+        // The same keys at both: a key is one purchase of one sale.
+        let path = |number: usize| ["/buy/ticket", "/buy/seat"][number % 2];
+        let request = |number: usize| Request::post(path(number)).header("Idempotency-Key", &(number / 2).to_string());
+        let answers = crowd(20, 100, &[edge.address()], request);
+
+        let bought = |of: usize| {
+            let outcomes: Vec<Outcome> = answers.iter().skip(of).step_by(2).map(Outcome::of).collect();
+            assert_eq!(count(&outcomes, "ordered") + count(&outcomes, "sold-out"), 50, "{outcomes:?}");
+            order_ids(&outcomes)
+        };
+        let (tickets, seats) = (bought(0), bought(1));
+        assert_eq!((tickets.len(), seats.len()), (30, 20));
+        assert!(tickets.is_disjoint(&seats));
+        for seat in &seats {
+            assert_eq!(edge.ask(&Request::get(&format!("/sales/seat/orders/{seat}"))).status, 200);
+            assert_eq!(edge.order(seat), None, "an order of one sale is none of the other");
+        }
+        let list = edge.control(&Request::get("/sales")).json();
+        assert_eq!((&list[0]["sold"], &list[1]["sold"]), (&json!(30), &json!(20)), "in the file's order: {list}");
+    }
+}

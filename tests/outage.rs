@@ -175,8 +175,9 @@ fn redis_is_killed_again_and_again_in_the_middle_of_a_sale() {
             let key = |number: usize| purchase_with_key(&format!("{round}-{number}"));
             let address = edge.address();
             let sale = scope.spawn(move || crowd(20, 400, &[address], key));
-            let sold = redis.sold();
-            eventually("the sale is on", || (redis.sold() >= sold + 20).then_some(()));
+            let before = redis.sold();
+            let sold = eventually("the sale is on", || Some(redis.sold()).filter(|sold| *sold >= before + 20));
+            assert!(sold < before + 400, "the sale was over before anything happened to it");
             redis.kill9();
             std::thread::sleep(Duration::from_millis(100));
             redis.start_again();
@@ -303,4 +304,31 @@ fn an_edge_that_is_cut_off_says_so_and_the_other_sells_everything() {
     let begun = Instant::now();
     assert_eq!(connection.ask(&purchase()).problem(), "ledger-unavailable", "it cannot know that all is sold");
     assert!(begun.elapsed() < PATIENCE / 4);
+}
+
+#[test]
+fn a_full_queue_is_called_busy_and_not_sold_out() {
+    let redis = Redis::start();
+    let network = Network::to(redis.address());
+    let sale = json!({ "total": 100, "deadline": "20s", "queue": 1, "local_stock": 10, "seed_dialect": true });
+    let edge = Edge::setup().redis_at(&network.redis_url(), "10s").ticket(sale).start();
+    network.hold_replies();
+    let mut first = edge.connect();
+    first.send(&purchase().bytes());
+    eventually("one purchase is at the ledger", || (redis.sold() == 1).then_some(()));
+
+    // One more may wait. Whoever comes then is sent away, in either dialect.
+    let request = |number: usize| if number.is_multiple_of(2) { purchase() } else { Request::get("/buy/ticket") };
+    let outcomes: Vec<Outcome> = scope(|scope| {
+        let address = edge.address();
+        let sale = scope.spawn(move || crowd(10, 10, &[address], request));
+        let busy = || edge.metric("spikegate_purchases_total", "outcome=\"busy\"");
+        eventually("all others are sent away", || (busy() == 9).then_some(()));
+        network.release();
+        sale.join().unwrap().iter().map(Outcome::of).collect()
+    });
+    assert_eq!((count(&outcomes, "ordered"), count(&outcomes, "busy")), (1, 9), "{outcomes:?}");
+    assert!(Outcome::of(&first.answer()).is_order());
+    assert_eq!(redis.books_agree().len(), 2);
+    assert_eq!(edge.metric("spikegate_purchases_total", "outcome=\"sold_out\""), 0);
 }

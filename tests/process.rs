@@ -176,6 +176,18 @@ fn the_command_line_has_the_last_word_on_addresses_and_redis() {
 }
 
 #[test]
+fn an_edge_that_says_it_is_ready_takes_connections_at_once() {
+    let edge = Edge::setup().ticket(json!({ "total": 100 }));
+    for start in 0..10 {
+        // The same folder each time: the edge before it has ended, and the stock goes on.
+        let edge = edge.clone().start();
+        let answer = Connection::try_to(edge.address()).and_then(|mut connection| connection.try_ask(&purchase()));
+        assert_eq!(answer.map(|answer| answer.status).ok(), Some(201), "start {start}");
+        assert_eq!(edge.sold(), start + 1);
+    }
+}
+
+#[test]
 fn sigterm_answers_what_is_under_way_and_ends_in_good_order() {
     let redis = Redis::start();
     let network = Network::to(redis.address());

@@ -15,10 +15,13 @@ fn one(address: SocketAddr) -> Value {
     json!({ "servers": [{ "address": address }] })
 }
 
+/// A request line and headers.
+type Head = (String, Vec<(String, String)>);
+
 /// A backend that keeps the heads of the requests that it got, and an edge in front of it.
 struct Recorded {
     edge: Edge,
-    heads: Arc<Mutex<Vec<(String, Vec<(String, String)>)>>>,
+    heads: Arc<Mutex<Vec<Head>>>,
     _backend: Backend,
 }
 
@@ -37,7 +40,7 @@ impl Recorded {
     }
 
     /// The request line and the headers, in lower case, that the backend got for this request.
-    fn ask(&self, connection: &mut Connection, request: &Request) -> (String, Vec<(String, String)>) {
+    fn ask(&self, connection: &mut Connection, request: &Request) -> Head {
         assert_eq!(connection.ask(request).text(), "recorded");
         let (line, headers) = self.heads.lock().unwrap().pop().unwrap();
         (line, headers.into_iter().map(|(name, value)| (name.to_lowercase(), value)).collect())

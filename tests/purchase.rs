@@ -93,6 +93,17 @@ fn whoever_wants_more_than_is_left_is_told_how_many_there_are() {
 }
 
 #[test]
+fn an_order_larger_than_the_local_stock_is_possible() {
+    with_both_ledgers(|setup| {
+        let edge = setup.ticket(json!({ "total": 120, "local_stock": 10 })).start();
+        let request = |_| Request::post("/buy/ticket?quantity=50");
+        let outcomes: Vec<Outcome> = crowd(5, 5, &[edge.address()], request).iter().map(Outcome::of).collect();
+        assert_eq!((count(&outcomes, "ordered"), count(&outcomes, "not-enough-left")), (2, 3), "{outcomes:?}");
+        assert_eq!(edge.sold(), 100);
+    });
+}
+
+#[test]
 fn a_buyer_gets_no_more_than_the_limit() {
     with_both_ledgers(|setup| {
         let edge = setup.ticket(with_limit(3, 100)).start();

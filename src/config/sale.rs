@@ -87,9 +87,11 @@ fn member_name(node: &Node<'_>) -> Option<String> {
     let name = text("must be a name of 1 to 64 letters, digits, -, _ and .", |name| {
         ((1..=64).contains(&name.len()) && name.bytes().all(plain)).then(|| name.to_owned())
     })(node)?;
-    if name == "quantity" {
-        node.error("quantity says how many, not who");
-        return None;
-    }
-    Some(name)
+    let why_not = match name.as_str() {
+        "quantity" => "says how many, not who",
+        "idempotency_key" => "names one purchase, not its buyer",
+        _ => return Some(name),
+    };
+    node.error(format!("{name} {why_not}"));
+    None
 }

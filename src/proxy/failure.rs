@@ -93,29 +93,27 @@ struct Kind {
 
 impl FailureLog {
     /// Counts a failure, and logs it unless another of its kind was logged within this second. The line has the path
-    /// without its query, which may hold secrets.
-    pub fn record(
-        &self,
-        failure: Failure,
-        error: &Error,
-        session: &Session,
-        upstream: &Upstream,
-        backend: Option<usize>,
-    ) {
+    /// without its query, which may hold secrets, and where the request was: a group, and the backend if one was tried.
+    pub fn record(&self, failure: Failure, error: &Error, session: &Session, way: Option<(&Upstream, Option<usize>)>) {
         let level = failure.level();
         let Some(unlogged) = self.kind(failure).count(log::log_enabled!(level)) else {
             return;
         };
         let request = session.req_header();
-        let backend = backend.map_or_else(|| "no backend".to_owned(), |backend| upstream.address(backend).to_string());
+        let place = match way {
+            Some((upstream, Some(backend))) => {
+                format!("upstream {}, {}", upstream.settings().name, upstream.address(backend))
+            }
+            Some((upstream, None)) => format!("upstream {}, no backend", upstream.settings().name),
+            None => "the edge itself".to_owned(),
+        };
         let others = if unlogged > 1 { format!(" ({} more since the last line)", unlogged - 1) } else { String::new() };
         log::log!(
             level,
-            "{} {} {}: upstream {}, {backend}: {}{others}",
+            "{} {} {}: {place}: {}{others}",
             failure.code(),
             request.method,
             request.uri.path(),
-            upstream.settings().name,
             error.etype().as_str(),
         );
     }

@@ -5,6 +5,7 @@
 //! attempts than what is sold plus `local_stock`.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,7 +53,7 @@ impl Pending {
     }
 }
 
-/// Takes purchases out of the queue, batch after batch, until the sale itself is dropped.
+/// Takes purchases out of the queue, batch after batch, for as long as the process lives.
 pub async fn run(sale: Arc<Sale>, mut queue: mpsc::Receiver<Pending>) {
     let mut waiting = VecDeque::with_capacity(BATCH_MAX);
     loop {
@@ -70,7 +71,17 @@ pub async fn run(sale: Arc<Sale>, mut queue: mpsc::Receiver<Pending>) {
         }
         let batch = gather(&sale, &mut waiting, Instant::now());
         if !batch.is_empty() {
-            decide(&sale, batch).await;
+            let mut step = pin!(decide(&sale, batch));
+            // Who waits for the log while a batch is away must not wait longer than everybody else.
+            while let Some(first) = waiting.front().map(|first| first.deadline) {
+                match timeout_at(first.into(), &mut step).await {
+                    Ok(()) => break,
+                    Err(_elapsed) => drop_expired(&sale, &mut waiting, Instant::now()),
+                }
+            }
+            if waiting.is_empty() {
+                step.await;
+            }
         } else if let Some(first) = waiting.front() {
             // Only the log keeps the first in line from its answer.
             let patience = first.deadline.min(Instant::now() + SYNC_PATIENCE);
@@ -78,6 +89,13 @@ pub async fn run(sale: Arc<Sale>, mut queue: mpsc::Receiver<Pending>) {
             sale.shared.sync_now.notify_one();
             let _ = timeout_at(patience.into(), synced).await;
         }
+    }
+}
+
+/// Tells those whose time is over; they were never brought to the ledger.
+fn drop_expired(sale: &Sale, line: &mut VecDeque<Pending>, now: Instant) {
+    while let Some(pending) = line.pop_front_if(|first| first.deadline <= now) {
+        pending.refuse(sale, Refusal::Busy);
     }
 }
 
@@ -100,7 +118,7 @@ fn gather(sale: &Sale, line: &mut VecDeque<Pending>, now: Instant) -> Vec<Pendin
         }
         if Some(pending.epoch) != epoch {
             // Its id was made for a sale that the ledger no longer has under this name.
-            pending.refuse(sale, Refusal::Unavailable);
+            pending.refuse(sale, if sale.gate.is_missing() { Refusal::Missing } else { Refusal::Unavailable });
             continue;
         }
         match sale.gate.admit(&pending.visitor(), now) {

@@ -119,8 +119,11 @@ fn read_body<'a>(head: &'a dyn Head, body: &'a [u8], inputs: &mut Inputs<'a, '_>
     if body.len() > BODY_MAX {
         return Err(Rejection::TooLarge);
     }
-    let mut media_type: &[u8] = b"";
-    head.headers("Content-Type", &mut |value| media_type = value);
+    let (mut media_type, mut given): (&[u8], _) = (b"", 0);
+    head.headers("Content-Type", &mut |value| (media_type, given) = (value, given + 1));
+    if given > 1 {
+        return Err(Rejection::MediaType);
+    }
     let media_type = media_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     if media_type.eq_ignore_ascii_case(b"application/json") {
         inputs.read_json(body)

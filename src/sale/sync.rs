@@ -42,6 +42,15 @@ pub async fn run(sales: Vec<Arc<Sale>>, shared: Arc<Shared>, interval: Duration)
     }
 }
 
+/// Reads all there is, so that an edge knows its sales before its first client comes.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub async fn catch_up(sales: &[Arc<Sale>], shared: &Shared) -> Result<(), LedgerError> {
+    while round(sales, shared).await? {}
+    Ok(())
+}
+
 /// One round trip for all sales that were opened, one more for each that was not; says whether a log has more to read.
 async fn round(sales: &[Arc<Sale>], shared: &Shared) -> Result<bool, LedgerError> {
     let mut open = Vec::with_capacity(sales.len());

@@ -120,8 +120,6 @@ impl Edge {
             if edge.process.ended().is_some() {
                 return Some(false);
             }
-            // TEMPORARY
-            Connection::try_to(public).ok()?;
             (edge.try_control(&Request::get("/readyz")).ok()?.status == 200).then_some(true)
         });
         if ready { Ok(edge) } else { Err(edge.process.log()) }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Bought, Ends, Refused, Shop, Stays, case, raw};
 use crate::harness::purchase::{order_ids, purchase, purchase_with_key};
-use crate::harness::{Answer, Outcome, Request};
+use crate::harness::{Answer, Edge, Outcome, Request};
 
 #[test]
 fn versions_and_connections() {
@@ -167,4 +167,28 @@ fn what_stands_behind_the_last_request_of_a_connection_is_not_done() {
     assert!(Outcome::of(&answer).is_order() && answer.closes(), "{answer:?}");
     assert!(connection.is_closed_by_peer(Duration::from_secs(5)));
     assert_eq!(shop.edge.sold(), 1);
+}
+
+#[test]
+fn a_client_that_falls_silent_is_waited_for_no_longer_than_the_settings_say() {
+    let edge =
+        Edge::setup().set("client", json!({ "keepalive": "1s", "read": "1s" })).ticket(json!({ "total": 100 })).start();
+    let soon = Duration::from_secs(5);
+
+    let mut between = edge.connect();
+    assert!(Outcome::of(&between.ask(&purchase())).is_order());
+    let mut in_a_body = edge.connect();
+    let whole = purchase().json(&json!({ "quantity": 2 })).bytes();
+    in_a_body.send(&whole[..whole.len() - 5]);
+    let mut in_a_second_head = edge.connect();
+    assert!(Outcome::of(&in_a_second_head.ask(&purchase())).is_order());
+    in_a_second_head.send(b"POST /buy/ti");
+
+    assert!(between.is_closed_by_peer(soon), "between two requests");
+    if let Ok(answer) = in_a_body.try_answer() {
+        assert!(matches!(answer.status, 400 | 408) && answer.closes(), "{answer:?}");
+    }
+    assert!(in_a_body.is_closed_by_peer(soon), "in the middle of a body");
+    assert!(in_a_second_head.is_closed_by_peer(soon), "in the middle of a head");
+    assert_eq!(edge.sold(), 2);
 }

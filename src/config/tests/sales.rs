@@ -113,6 +113,10 @@ fn buyers() {
             ),
             ("buyer: {query: quantity}", "sales.t.buyer.query: quantity says how many, not who"),
             ("buyer: {body: quantity}", "sales.t.buyer.body: quantity says how many, not who"),
+            (
+                "buyer: {query: idempotency_key}",
+                "sales.t.buyer.query: idempotency_key names one purchase, not its buyer",
+            ),
             ("buyer: {body: ''}", "sales.t.buyer.body: must be a name of 1 to 64 letters, digits, -, _ and ., is \"\""),
         ],
     );

@@ -58,7 +58,7 @@ async fn the_local_stock_counts_tickets_and_keeps_the_line_in_order() {
 #[tokio::test]
 async fn those_who_wait_for_the_log_keep_their_place_and_stop_nobody() {
     let ledger: Arc<InMemoryLedger> = Arc::default();
-    let edge = Edge::prepare(&ledger, 10, |_| {}).await.0;
+    let edge = Edge::prepare(&ledger, 10, |settings| settings.local_stock = 2).await.0;
     ledger.hang_syncs(true);
     // Another edge sells, and then a step here leaves a gap in the log and two tickets.
     ledger.sell_elsewhere(&[7].map(|quantity| Purchase { id: OrderId([7; 16]), buyer: None, quantity }));
@@ -69,6 +69,7 @@ async fn those_who_wait_for_the_log_keep_their_place_and_stop_nobody() {
     line.insert(1, hopeless);
     hear.insert(1, hears);
     line[5].purchase.id = OrderId([5; 16]);
-    check(&edge, line, &[2, 4], &[0, 3, 5]);
+    // The fifth is one ticket too many for this batch, and still stands behind those who wait.
+    check(&edge, line, &[2], &[0, 3, 4, 5]);
     assert_eq!(hear[1].try_recv(), Ok(refused(Refusal::NotEnough { left: 2 })));
 }
