@@ -62,7 +62,7 @@ pub fn parse<'h, 'b>(bytes: &'b [u8], room: &'h mut Room<'b>) -> Parsed<'h, 'b> 
     let len = match parsed.parse_with_uninit_headers(bytes, &mut room.0) {
         Ok(Status::Complete(len)) => len,
         Ok(Status::Partial) => return Parsed::Partial,
-        Err(error) if may_be_mended(error) && !has_blank_line(bytes) => return Parsed::Partial,
+        Err(error) if may_be_mended(error, bytes) && !has_blank_line(bytes) => return Parsed::Partial,
         Err(_) => return Parsed::Doubtful,
     };
     let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
@@ -91,10 +91,15 @@ pub fn parse<'h, 'b>(bytes: &'b [u8], room: &'h mut Room<'b>) -> Parsed<'h, 'b> 
     }
 }
 
-/// Pingora escapes characters that a target may not have and reads on, so the head is waited for, under our deadline.
-/// And it takes more fields than we do.
-fn may_be_mended(error: Error) -> bool {
-    matches!(error, Error::Token | Error::Version | Error::TooManyHeaders)
+/// Whether Pingora might not refuse it but read on: it takes more fields than we do, and escapes what a target may not
+/// have. It sets no deadline for the whole head, so that is waited for here.
+fn may_be_mended(error: Error, bytes: &[u8]) -> bool {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii_end();
+    match error {
+        Error::TooManyHeaders => true,
+        Error::Token | Error::Version => line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0"),
+        _ => false,
+    }
 }
 
 fn has_blank_line(bytes: &[u8]) -> bool {
@@ -194,3 +199,6 @@ impl request::Head for Request<'_, '_> {
         self.fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).for_each(|field| each(field.value));
     }
 }
+
+#[cfg(test)]
+mod tests;
