@@ -71,22 +71,27 @@ impl Connection {
         let mut wait = Wait::new(stop, alarm);
         loop {
             let step = poll_fn(|cx| SCRATCH.with_borrow_mut(|scratch| self.poll_step(scratch, &mut wait, cx))).await;
+            // What is rare or large is boxed, so that it is not a part of every connection.
             let kept = match step {
                 Step::Wait(answer, keep_alive) => {
                     let answer = answer.await;
                     let keep_alive = keep_alive && !front.is_stopping();
-                    let bytes = render(answer, keep_alive, <[u8]>::to_vec);
-                    self.write(&bytes).await && keep_alive
+                    // Nearly always it goes out at once.
+                    let unsent = render(answer, keep_alive, |bytes| match self.stream.try_write(bytes) {
+                        Ok(written) => bytes[written..].to_vec(),
+                        Err(_) => bytes.to_vec(),
+                    });
+                    (unsent.is_empty() || Box::pin(self.write(&unsent)).await) && keep_alive
                 }
-                Step::Write(bytes, keep_alive) => self.write(&bytes).await && keep_alive,
-                Step::Lend(bytes, owed) => match self.lend(bytes, owed).await {
+                Step::Write(bytes, keep_alive) => Box::pin(self.write(&bytes)).await && keep_alive,
+                Step::Lend(bytes, owed) => match Box::pin(self.lend(bytes, owed)).await {
                     Some(connection) => {
                         self = connection;
                         true
                     }
                     None => return,
                 },
-                Step::Refuse(status) => return self.refuse(status).await,
+                Step::Refuse(status) => return Box::pin(self.refuse(status)).await,
                 Step::Close => return,
             };
             if !kept {
