@@ -1,6 +1,9 @@
-//! An HTTP answer of our own, before anything knows how it is sent: the front of the house renders it, tests compare it.
+//! An HTTP answer of our own, before anything knows how it is sent: the front door writes it, or Pingora does.
+
+use std::fmt::Display;
 
 use bytes::Bytes;
+use http::StatusCode;
 
 /// A complete answer: short, never cached, its length known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub struct Answer {
 
 /// JSON for a program.
 pub const JSON: &str = "application/json";
+/// Text for a person.
+pub const TEXT: &str = "text/plain";
 /// RFC 9457.
 pub const PROBLEM: &str = "application/problem+json";
 
@@ -39,6 +44,13 @@ impl Answer {
             accept_post: None,
             body: body.into(),
         }
+    }
+
+    /// Nothing but a status, its name as the body.
+    #[must_use]
+    pub fn bare(status: StatusCode) -> Self {
+        let body = format!("{} {}\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
+        Self::new(status.as_u16(), TEXT, body)
     }
 
     /// A JSON document. What we answer with can always be written as one; should it ever not be, the answer is empty
@@ -74,5 +86,24 @@ impl Answer {
     pub fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after_s = Some(seconds);
         self
+    }
+
+    /// Gives the header fields, in the order and the case in which they are sent. `Date` and `Connection` follow: they
+    /// belong to the message and to the connection.
+    pub fn fields(&self, mut each: impl FnMut(&'static str, &dyn Display)) {
+        each("Content-Type", &self.content_type);
+        each("Content-Length", &self.body.len());
+        each("Cache-Control", &"no-store");
+        let others: [(&'static str, Option<&dyn Display>); 4] = [
+            ("Location", self.location.as_ref().map(|location| location as _)),
+            ("Retry-After", self.retry_after_s.as_ref().map(|seconds| seconds as _)),
+            ("Allow", self.allow.as_ref().map(|allow| allow as _)),
+            ("Accept-Post", self.accept_post.as_ref().map(|accept_post| accept_post as _)),
+        ];
+        for (name, value) in others {
+            if let Some(value) = value {
+                each(name, value);
+            }
+        }
     }
 }

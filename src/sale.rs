@@ -83,6 +83,12 @@ pub enum Outcome {
     },
 }
 
+/// A purchase in the queue; it is decided, whether its outcome is waited for or not.
+pub struct Queued {
+    id: OrderId,
+    outcome: oneshot::Receiver<Outcome>,
+}
+
 /// What all sales of an edge share.
 pub struct Shared {
     /// The ledger.
@@ -176,18 +182,32 @@ impl Sale {
 
     /// A purchase, one way through. Waits at most `deadline` of the configuration.
     pub async fn buy(&self, ask: &Ask<'_>) -> Outcome {
-        match self.enter(ask, Instant::now()) {
-            Ok(outcome) => outcome.await,
-            Err(refusal) => self.record(Outcome::Refused(refusal)),
+        match self.enter(ask) {
+            Ok(queued) => self.outcome(queued).await,
+            Err(outcome) => outcome,
         }
     }
 
-    /// Refuses from memory, or puts the purchase into the queue and gives what waits for its outcome.
-    fn enter(&self, ask: &Ask, now: Instant) -> Result<impl Future<Output = Outcome> + '_ + use<'_>, Refusal> {
-        let Some(identity) = self.identity.load_full() else {
+    /// Refuses from memory, or puts the purchase into the queue.
+    ///
+    /// # Errors
+    /// The outcome of a purchase that was refused.
+    pub fn enter(&self, ask: &Ask<'_>) -> Result<Queued, Outcome> {
+        self.try_enter(ask, Instant::now()).map_err(|refusal| self.record(Outcome::Refused(refusal)))
+    }
+
+    /// What became of a purchase in the queue.
+    pub async fn outcome(&self, queued: Queued) -> Outcome {
+        // The batch records and tells every outcome; should it ever vanish, nobody knows what became of the purchase.
+        queued.outcome.await.unwrap_or_else(|_| self.record(Outcome::Unknown { id: queued.id }))
+    }
+
+    fn try_enter(&self, ask: &Ask, now: Instant) -> Result<Queued, Refusal> {
+        let identity = self.identity.load();
+        let Some(identity) = identity.as_deref() else {
             return Err(if self.gate.is_missing() { Refusal::Missing } else { Refusal::Unavailable });
         };
-        let retry_of = ask.key.as_deref().map(|key| order_id(&identity, ask.buyer.as_deref(), key));
+        let retry_of = ask.key.as_deref().map(|key| order_id(identity, ask.buyer.as_deref(), key));
         let visitor = Visitor { retry_of, buyer: ask.buyer.as_deref(), quantity: ask.quantity };
         if let Verdict::Refuse(refusal) = self.gate.admit(&visitor, now) {
             self.metrics.refused_at_gate.add(1);
@@ -203,8 +223,7 @@ impl Sale {
             reply,
         };
         self.queue.try_send(pending).map_err(|_| Refusal::Busy)?;
-        // The batch records and tells every outcome; should it ever vanish, nobody knows what became of the purchase.
-        Ok(async move { outcome.await.unwrap_or_else(|_| self.record(Outcome::Unknown { id })) })
+        Ok(Queued { id, outcome })
     }
 
     /// Counts an outcome; every one passes here once, whether its client still waits or not. Only of a purchase whose client

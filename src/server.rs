@@ -1,21 +1,17 @@
 //! The one place where everything is wired together, started and stopped.
 //!
-//! Pingora's services run here without Pingora's `Server`: that one sleeps through its whole grace period even when
-//! nothing is under way, and stays up serving nothing when a port cannot be bound. What it would do otherwise, running
-//! a service on a runtime and telling it to stop, takes two lines.
+//! Pingora's proxy runs here without Pingora's `Server`: that one sleeps through its whole grace period even when
+//! nothing is under way, and stays up serving nothing when a port cannot be bound. What it would do otherwise, accepting
+//! connections and telling them to stop, is the front door's.
 
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::IntoRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pingora::server::Fds;
 use pingora::server::configuration::ServerConf;
-use pingora::services::Service as _;
-use pingora::services::listening::Service;
 use pingora_proxy::http_proxy;
 use socket2::{Domain, Socket, Type};
 use tokio::runtime::{Builder, Runtime};
@@ -25,6 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::{Config, Store};
 use crate::control::{self, Control};
+use crate::front::Front;
 use crate::ledger::embedded::EmbeddedLedger;
 use crate::ledger::redis::RedisLedger;
 use crate::ledger::{Ledger, LedgerError};
@@ -163,14 +160,13 @@ impl Edge {
             background.spawn(check(upstream, told.clone()));
         }
 
-        let mut public = Service::new("public".to_owned(), http_proxy(&Arc::new(conf(&config)), proxy));
-        let mut sockets = Fds::new();
-        for (address, listener) in config.listen.iter().zip(listening) {
-            public.add_tcp(&address.to_string());
-            sockets.add(address.to_string(), listener.into_raw_fd());
-        }
-        let sockets = Arc::new(sockets.into());
-        let listeners = traffic.spawn(async move { public.start_service(Some(sockets), told, 1).await });
+        let proxy = http_proxy(&Arc::new(conf(&config)), proxy);
+        let front = Front::new(Arc::clone(&shop), proxy, config.client.clone(), told);
+        let listening = {
+            let _within = traffic.enter();
+            listening.into_iter().map(tokio::net::TcpListener::from_std).collect::<Result<_, _>>()?
+        };
+        let listeners = traffic.spawn(front.serve(listening));
         let addresses: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
         log::info!("ready: listening on {}; control on {}", addresses.join(", "), config.control.listen);
         Ok(Self { traffic, background, listeners, signals, shop, shutdown, connections })
@@ -283,8 +279,7 @@ fn conf(config: &Config) -> ServerConf {
     }
 }
 
-/// A socket that listens, in the way that Pingora takes over a socket: it would itself try for half a minute, and then
-/// only end the task that tried. `[::]` takes IPv6 alone, as Nginx's `ipv6only=on`, so that it may stand beside 0.0.0.0.
+/// A socket that listens. `[::]` takes IPv6 alone, as Nginx's `ipv6only=on`, so that it may stand beside 0.0.0.0.
 fn bind(address: &SocketAddr) -> Result<TcpListener, StartError> {
     let bound = || {
         let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
@@ -292,6 +287,8 @@ fn bind(address: &SocketAddr) -> Result<TcpListener, StartError> {
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
+        // What is accepted inherits it: an answer goes out whole, so there is nothing to wait for.
+        socket.set_tcp_nodelay(true)?;
         socket.bind(&(*address).into())?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;

@@ -2,14 +2,16 @@
 //!
 //! Knows requests only as [`Head`] and body, so that whoever reads a connection can ask it, with the same answer.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use serde_json::json;
 
 use crate::answer::Answer;
-use crate::ledger::LedgerError;
-use crate::sale::request::{self, Head};
+use crate::ledger::{LedgerError, OrderId};
+use crate::sale::request::{self, Dialect, Head};
 use crate::sale::{Sale, reply};
 
 /// Where the orders and the counters of all sales stand.
@@ -82,9 +84,18 @@ impl Place<'_> {
     }
 
     /// Answers a request. `body` is at most one byte longer than [`request::BODY_MAX`], and empty where none is taken.
-    pub async fn answer(self, head: &dyn Head, body: &[u8]) -> Answer {
+    pub async fn answer(self, head: &dyn Head, body: &[u8]) -> Cow<'static, Answer> {
+        match self.begin(head, body) {
+            Begun::Answered(answer) => answer,
+            Begun::Waits(answer) => answer.await,
+        }
+    }
+
+    /// Answers a request from memory, or sets its answer going; `body` as in [`Place::answer`].
+    #[must_use]
+    pub fn begin(self, head: &dyn Head, body: &[u8]) -> Begun {
         match self {
-            Self::Purchase(sale) => buy(sale, head, body).await,
+            Self::Purchase(sale) => buy(sale, head, body),
             _ if !matches!(head.method(), "GET" | "HEAD") => {
                 let mut answer = Answer::problem(
                     405,
@@ -94,25 +105,52 @@ impl Place<'_> {
                     serde_json::Value::Null,
                 );
                 answer.allow = Some("GET, HEAD");
-                answer
+                Begun::from(answer)
             }
-            Self::Display(sale) => display(sale),
-            Self::Order(sale, id) => order(sale, id).await,
+            Self::Display(sale) => display(sale).into(),
+            Self::Order(sale, id) => match id.parse() {
+                Ok(id) => {
+                    let sale = Arc::clone(sale);
+                    Begun::Waits(Box::pin(async move { Cow::Owned(order(&sale, id).await) }))
+                }
+                Err(_) => malformed_id().into(),
+            },
         }
     }
 }
 
-async fn buy(sale: &Sale, head: &dyn Head, body: &[u8]) -> Answer {
+/// An answer, or the wait for one that the ledger has to give.
+pub enum Begun {
+    /// Given from memory.
+    Answered(Cow<'static, Answer>),
+    /// To come.
+    Waits(Pin<Box<dyn Future<Output = Cow<'static, Answer>> + Send>>),
+}
+
+impl From<Answer> for Begun {
+    fn from(answer: Answer) -> Self {
+        Self::Answered(Cow::Owned(answer))
+    }
+}
+
+fn buy(sale: &Arc<Sale>, head: &dyn Head, body: &[u8]) -> Begun {
     let settings = sale.settings();
     let dialect = match request::dialect(head.method(), settings) {
         Ok(dialect) => dialect,
-        Err(rejection) => return reply::rejection(request::Dialect::Rest, &rejection, settings.seed_dialect),
+        Err(rejection) => return reply::rejection(Dialect::Rest, &rejection, settings.seed_dialect).into(),
     };
-    match request::read(head, body, settings).and_then(|ask| sale.must_know_buyer(ask)) {
-        Ok(ask) => reply::answer(dialect, sale, &sale.buy(&ask).await),
+    let ask = match request::read(head, body, settings).and_then(|ask| sale.must_know_buyer(ask)) {
+        Ok(ask) => ask,
         Err(rejection) => {
             sale.metrics().bad_request();
-            reply::rejection(dialect, &rejection, settings.seed_dialect)
+            return reply::rejection(dialect, &rejection, settings.seed_dialect).into();
+        }
+    };
+    match sale.enter(&ask) {
+        Err(outcome) => Begun::Answered(reply::answer(dialect, sale, &outcome)),
+        Ok(queued) => {
+            let sale = Arc::clone(sale);
+            Begun::Waits(Box::pin(async move { reply::answer(dialect, &sale, &sale.outcome(queued).await) }))
         }
     }
 }
@@ -125,16 +163,17 @@ fn display(sale: &Sale) -> Answer {
     }
 }
 
-async fn order(sale: &Sale, id: &str) -> Answer {
-    let Ok(id) = id.parse() else {
-        return Answer::problem(
-            400,
-            "bad-request",
-            "Bad request",
-            "An order id is 32 hexadecimal digits.",
-            json!({ "field": "order id" }),
-        );
-    };
+fn malformed_id() -> Answer {
+    Answer::problem(
+        400,
+        "bad-request",
+        "Bad request",
+        "An order id is 32 hexadecimal digits.",
+        json!({ "field": "order id" }),
+    )
+}
+
+async fn order(sale: &Sale, id: OrderId) -> Answer {
     match sale.order(id).await {
         Ok(Some(order)) => Answer::json(200, &reply::order_document(sale, id, &order)),
         Ok(None) => Answer::problem(

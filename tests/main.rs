@@ -8,6 +8,7 @@ mod article;
 mod balance;
 mod crash;
 mod exactness;
+mod front;
 mod harness;
 mod ledgers;
 mod odd_requests;

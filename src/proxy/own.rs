@@ -1,16 +1,12 @@
 //! Requests that the edge answers itself, taken from Pingora's session and given back to it.
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER};
-use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::{Error, ErrorType, Result};
+use pingora::http::RequestHeader;
+use pingora::{Error, Result};
 use pingora_proxy::Session;
 
-use super::reply::finish_request;
-use crate::answer::Answer;
+use super::reply::send;
 use crate::sale::request::{BODY_MAX, Head};
 use crate::shop::Place;
-
-const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 
 impl Head for RequestHeader {
     fn method(&self) -> &str {
@@ -35,7 +31,7 @@ pub(super) async fn serve(session: &mut Session, place: Place<'_>) -> Result<()>
     let takes_body = place.takes_body(session.req_header().method.as_str());
     let body = if takes_body { read_body(session).await.map_err(Error::into_down)? } else { Vec::new() };
     let answer = place.answer(session.req_header(), &body).await;
-    send(session, answer).await
+    send(session, &answer).await
 }
 
 /// Reads a body up to one byte more than a purchase may have, so that a longer one shows. One that says itself that it
@@ -68,28 +64,4 @@ async fn read_body(session: &mut Session) -> Result<Vec<u8>> {
 
 fn header<'a>(session: &'a Session, name: &str) -> Option<&'a str> {
     session.req_header().headers.get(name)?.to_str().ok()
-}
-
-/// Sends an answer: head and body in one write, the connection kept if it was to be kept.
-async fn send(session: &mut Session, answer: Answer) -> Result<()> {
-    let broken = |_| Error::new(ErrorType::InvalidHTTPHeader);
-    let mut head = ResponseHeader::build_no_case(answer.status, Some(6)).map_err(broken)?;
-    head.insert_header(CONTENT_TYPE, answer.content_type)?;
-    head.insert_header(CONTENT_LENGTH, answer.body.len())?;
-    head.insert_header(CACHE_CONTROL, "no-store")?;
-    if let Some(location) = answer.location {
-        head.insert_header(LOCATION, location)?;
-    }
-    if let Some(seconds) = answer.retry_after_s {
-        head.insert_header(RETRY_AFTER, seconds)?;
-    }
-    if let Some(allow) = answer.allow {
-        head.insert_header(ALLOW, allow)?;
-    }
-    if let Some(accept_post) = answer.accept_post {
-        head.insert_header(ACCEPT_POST, accept_post)?;
-    }
-    session.write_response_header(Box::new(head), false).await?;
-    session.write_response_body(Some(answer.body), true).await?;
-    finish_request(session).await
 }

@@ -1,32 +1,43 @@
-//! Short answers of the proxy's own.
+//! Answers of the edge's own, sent by Pingora.
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::StatusCode;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
-use pingora::Result;
 use pingora::http::ResponseHeader;
+use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
+
+use crate::answer::Answer;
 
 /// How long the rest of a request's body is read and thrown away behind the answer: Nginx's `lingering_timeout`.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// Answers with `status`, and with nothing but its name as the body.
 ///
-/// The connection is kept if it was to be kept and the request was read to its end.
-///
 /// # Errors
 ///
 /// If the client is gone.
 pub async fn plain(session: &mut Session, status: StatusCode) -> Result<()> {
-    let body = format!("{} {}\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
-    let mut head = ResponseHeader::build_no_case(status, Some(5))?;
-    head.insert_header(CONTENT_TYPE, "text/plain")?;
-    head.insert_header(CONTENT_LENGTH, body.len())?;
-    head.insert_header(CACHE_CONTROL, "no-store")?;
+    send(session, &Answer::bare(status)).await
+}
+
+/// Sends an answer. The connection is kept if it was to be kept and the request was read to its end.
+///
+/// # Errors
+///
+/// If the client is gone.
+pub async fn send(session: &mut Session, answer: &Answer) -> Result<()> {
+    let mut head = ResponseHeader::build(answer.status, Some(8))?;
+    let mut fields = Ok(());
+    answer.fields(|name, value| {
+        // One field after the other, up to the first that cannot be sent.
+        if fields.is_ok() {
+            fields = head.insert_header(name, value.to_string());
+        }
+    });
+    fields.map_err(|error| Error::because(ErrorType::InvalidHTTPHeader, "an answer of our own", error))?;
     session.write_response_header(Box::new(head), false).await?;
-    session.write_response_body(Some(Bytes::from(body)), true).await?;
+    session.write_response_body(Some(answer.body.clone()), true).await?;
     finish_request(session).await
 }
 
@@ -35,7 +46,7 @@ pub async fn plain(session: &mut Session, status: StatusCode) -> Result<()> {
 /// # Errors
 ///
 /// If the client is gone.
-pub async fn finish_request(session: &mut Session) -> Result<()> {
+async fn finish_request(session: &mut Session) -> Result<()> {
     if !session.is_body_done() {
         // Closing while bytes wait to be read makes the kernel send a reset, and that may overtake the answer.
         session.set_total_drain_timeout(Some(LINGER));

@@ -1,5 +1,6 @@
 //! What a client is told: every outcome in both dialects. The only place where a purchase becomes HTTP.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
@@ -16,14 +17,32 @@ const RETRY_SOON_S: u64 = 1;
 /// When to ask again while a sale is paused; nobody can know.
 const RETRY_PAUSED_S: u64 = 5;
 
-/// Sold out is what nearly everyone hears, so it is written once.
-static SOLD_OUT: LazyLock<Answer> = LazyLock::new(|| refusal_problem(&Refusal::SoldOut));
-static SOLD_OUT_SEED: LazyLock<Answer> = LazyLock::new(|| seed(-1, "已售罄", None));
+/// The refusals that are always told in the same words; sold out is what nearly everyone hears, so it is the first.
+const CONSTANT: [Refusal; 7] = [
+    Refusal::SoldOut,
+    Refusal::Closed,
+    Refusal::Paused,
+    Refusal::Busy,
+    Refusal::Unavailable,
+    Refusal::Missing,
+    Refusal::KeyReused,
+];
+/// Their answers, written once.
+static CONSTANT_REST: LazyLock<[Answer; CONSTANT.len()]> = LazyLock::new(|| CONSTANT.map(|r| refusal_problem(&r)));
+static CONSTANT_SEED: LazyLock<[Answer; CONSTANT.len()]> = LazyLock::new(|| CONSTANT.map(|r| refusal_seed(&r)));
 
 /// The answer to a purchase.
 #[must_use]
-pub fn answer(dialect: Dialect, sale: &Sale, outcome: &Outcome) -> Answer {
-    match (dialect, outcome) {
+pub fn answer(dialect: Dialect, sale: &Sale, outcome: &Outcome) -> Cow<'static, Answer> {
+    if let Outcome::Refused(refusal) = outcome
+        && let Some(at) = CONSTANT.iter().position(|constant| constant == refusal)
+    {
+        return Cow::Borrowed(match dialect {
+            Dialect::Rest => &CONSTANT_REST[at],
+            Dialect::Seed => &CONSTANT_SEED[at],
+        });
+    }
+    Cow::Owned(match (dialect, outcome) {
         (_, Outcome::Ordered { order: Order { state: OrderState::Released, .. }, id, .. }) => released(dialect, *id),
         (Dialect::Rest, Outcome::Ordered { id, order, .. }) => {
             let mut answer = Answer::json(201, &order_document(sale, *id, order));
@@ -33,8 +52,6 @@ pub fn answer(dialect: Dialect, sale: &Sale, outcome: &Outcome) -> Answer {
         (Dialect::Seed, Outcome::Ordered { id, order, .. }) => {
             Answer::json(200, &Seed { code: 1, msg: "抢票成功", data: Some(order_document(sale, *id, order)) })
         }
-        (Dialect::Rest, Outcome::Refused(Refusal::SoldOut)) => SOLD_OUT.clone(),
-        (Dialect::Seed, Outcome::Refused(Refusal::SoldOut)) => SOLD_OUT_SEED.clone(),
         (Dialect::Rest, Outcome::Refused(refusal)) => refusal_problem(refusal),
         (Dialect::Seed, Outcome::Refused(refusal)) => refusal_seed(refusal),
         (Dialect::Rest, Outcome::Unknown { id }) => Answer::problem(
@@ -46,7 +63,7 @@ pub fn answer(dialect: Dialect, sale: &Sale, outcome: &Outcome) -> Answer {
         )
         .retry_after(RETRY_SOON_S),
         (Dialect::Seed, Outcome::Unknown { id }) => seed(-10, "结果未知，请稍后查询订单", Some(json!({ "order_id": id }))),
-    }
+    })
 }
 
 /// The answer to a request that is no purchase.
