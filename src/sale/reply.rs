@@ -58,7 +58,7 @@ pub fn answer(dialect: Dialect, sale: &Sale, outcome: &Outcome) -> Cow<'static, 
             503,
             "outcome-unknown",
             "Outcome unknown",
-            "The ledger did not answer in time. Ask again with the same Idempotency-Key, or for the order, to find out.",
+            "The ledger did not answer in time. Ask for the order to find out; buy again only with the same Idempotency-Key.",
             json!({ "order_id": id }),
         )
         .retry_after(RETRY_SOON_S),
