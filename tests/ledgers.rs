@@ -349,6 +349,7 @@ async fn damaged_data_is_named_and_nothing_is_written() {
         ("HDEL ticket ticket_total_nums", "HSET ticket ticket_total_nums 5", "ticket_total_nums"),
         ("SET {ticket}:orders x", "DEL {ticket}:orders", "type"),
         ("SET {ticket}:due x", "DEL {ticket}:due", "type"),
+        ("HSET {ticket}:orders 01010101010101010101010101010101 CANCELLED", "DEL {ticket}:orders", "order 0101"),
     ];
     for (damage, repair, named) in rows {
         redis.command::<()>(damage);
@@ -376,6 +377,27 @@ async fn forgotten_scripts_and_broken_connections_are_made_good() {
     let reserved = ledger.reserve("ticket", epoch, &Terms::default(), &one(2)).await.unwrap();
     assert!(matches!(reserved.decisions[0], Decision::Ordered { .. }));
     assert_eq!(reserved.view.sold, 2);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_given_up_is_ended_before_its_successor_is_used() {
+    let redis = Redis::start();
+    let wait = Duration::from_millis(300);
+    let ledger = RedisLedger::connect(&redis.url(), wait, wait).await.unwrap();
+    let epoch = ledger.open("ticket", Some(5)).await.unwrap().epoch;
+    let edges = || {
+        let list = redis.command::<String>("CLIENT LIST");
+        list.lines().filter(|line| line.contains("name=spikegate-")).count()
+    };
+    assert_eq!(edges(), 1);
+
+    // Redis answers nothing for a while; what was asked meanwhile waits in its buffers, or is done when it wakes up.
+    redis.freeze();
+    let unknown = ledger.reserve("ticket", epoch, &Terms::default(), &one(1)).await;
+    assert!(matches!(unknown, Err(LedgerError::Unknown(_))), "{unknown:?}");
+    redis.thaw();
+    let again = ledger.reserve("ticket", epoch, &Terms::default(), &one(1)).await.unwrap();
+    assert_eq!((again.view.sold, edges()), (1, 1), "one order, and only the new connection");
 }
 
 #[tokio::test]

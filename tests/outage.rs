@@ -341,3 +341,20 @@ fn a_full_queue_is_called_busy_and_not_sold_out() {
     assert_eq!(redis.books_agree().len(), 2);
     assert_eq!(edge.metric("spikegate_purchases_total", "outcome=\"sold_out\""), 0);
 }
+
+#[test]
+fn a_sale_whose_data_is_damaged_leaves_the_others_alone() {
+    let redis = Redis::start();
+    let edge = Edge::setup()
+        .redis(&redis)
+        .set("sales", json!({ "good": { "total": 10 }, "bad": { "key": "bad_key" } }))
+        .start();
+    redis.command::<()>("HSET bad_key ticket_total_nums abc");
+    eventually("the damage is noticed", || edge.log().contains("sale bad: ").then_some(()));
+    for _ in 0..3 {
+        assert_eq!(edge.ask(&Request::post("/buy/good")).status, 201);
+    }
+    assert_eq!(edge.ask(&Request::post("/buy/bad")).status, 503);
+    redis.command::<()>("HSET bad_key ticket_total_nums 5");
+    eventually("the repaired sale sells", || (edge.ask(&Request::post("/buy/bad")).status == 201).then_some(()));
+}

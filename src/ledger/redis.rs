@@ -27,8 +27,17 @@ use super::{
 pub struct RedisLedger {
     client: Client,
     settings: AsyncConnectionConfig,
-    /// The connection, numbered so that a caller gives up only the one that it used.
-    connection: Mutex<(u64, Option<MultiplexedConnection>)>,
+    link: Mutex<Link>,
+}
+
+/// The connection, and what is known of those before it.
+#[derive(Default)]
+struct Link {
+    /// Counts connections, so that a caller gives up only the one that it used.
+    number: u64,
+    connection: Option<MultiplexedConnection>,
+    /// How Redis calls the connection, or the one that was given up: its id and our name for it.
+    known_as: Option<(u64, String)>,
 }
 
 impl RedisLedger {
@@ -44,20 +53,17 @@ impl RedisLedger {
         let settings = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(connect_timeout))
             .set_response_timeout(Some(response_timeout));
-        let ledger = Self {
-            client: Client::open(url).map_err(|error| unavailable(&error))?,
-            settings,
-            connection: Mutex::new((0, None)),
-        };
+        let ledger =
+            Self { client: Client::open(url).map_err(|error| unavailable(&error))?, settings, link: Mutex::default() };
         ledger.connection().await?;
         Ok(ledger)
     }
 
     /// The connection and its number. Whatever fails here, nothing was asked yet.
     async fn connection(&self) -> Result<(u64, MultiplexedConnection), LedgerError> {
-        let mut slot = self.connection.lock().await;
-        if let Some(connection) = &slot.1 {
-            return Ok((slot.0, connection.clone()));
+        let mut link = self.link.lock().await;
+        if let Some(connection) = &link.connection {
+            return Ok((link.number, connection.clone()));
         }
         // The address has no password in it.
         let named = |error: RedisError| {
@@ -66,9 +72,13 @@ impl RedisLedger {
         let mut connection =
             self.client.get_multiplexed_async_connection_with_config(&self.settings).await.map_err(named)?;
         scripts::load_all(&mut connection).await.map_err(named)?;
-        slot.0 += 1;
-        slot.1 = Some(connection.clone());
-        Ok((slot.0, connection))
+        if let Some((id, name)) = &link.known_as {
+            end_connection(&mut connection, *id, name).await.map_err(named)?;
+        }
+        link.known_as = Some(name_connection(&mut connection).await.map_err(named)?);
+        link.number += 1;
+        link.connection = Some(connection.clone());
+        Ok((link.number, connection))
     }
 
     /// Sends several commands in one round trip and gives their answers, errors among them.
@@ -79,9 +89,9 @@ impl RedisLedger {
             let values = match connection.req_packed_commands(pipeline, 0, count).await {
                 Ok(values) => values,
                 Err(error) => {
-                    let mut slot = self.connection.lock().await;
-                    if slot.0 == number {
-                        slot.1 = None;
+                    let mut link = self.link.lock().await;
+                    if link.number == number {
+                        link.connection = None;
                     }
                     return Err(LedgerError::Unknown(error.to_string()));
                 }
@@ -102,6 +112,31 @@ impl RedisLedger {
             None => Err(reply::damaged("no reply")),
         }
     }
+}
+
+/// Gives a connection a name of its own, since ids begin anew when Redis does; gives its id and its name.
+async fn name_connection(connection: &mut MultiplexedConnection) -> Result<(u64, String), RedisError> {
+    let name = format!("spikegate-{:016x}", rand::random::<u64>());
+    let (id,): (u64,) = ::redis::pipe()
+        .cmd("CLIENT")
+        .arg("SETNAME")
+        .arg(&name)
+        .ignore()
+        .cmd("CLIENT")
+        .arg("ID")
+        .query_async(connection)
+        .await?;
+    Ok((id, name))
+}
+
+/// Ends a connection that was given up. What was sent over it and is still on its way must not be done later, after its
+/// successor was told that it had not been done.
+async fn end_connection(connection: &mut MultiplexedConnection, id: u64, name: &str) -> Result<(), RedisError> {
+    let there: String = ::redis::cmd("CLIENT").arg("LIST").arg("ID").arg(id).query_async(connection).await?;
+    if there.split_whitespace().any(|field| field.strip_prefix("name=") == Some(name)) {
+        let _ended: u64 = ::redis::cmd("CLIENT").arg("KILL").arg("ID").arg(id).query_async(connection).await?;
+    }
+    Ok(())
 }
 
 fn is_forgotten_script(value: &Value) -> bool {
