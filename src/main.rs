@@ -48,7 +48,7 @@ struct Run {
     /// Listen here instead of where the file says; may be given several times.
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<SocketAddr>,
-    /// The control listener's address instead of the file's; loopback only.
+    /// The control listener's address instead of the file's; off loopback, the file has to set a token.
     #[arg(long, value_name = "ADDRESS")]
     control: Option<SocketAddr>,
     /// Sell from this Redis instead of the file's ledger.

@@ -26,7 +26,8 @@ use crate::config::{self, BuyerSource};
 use crate::ledger::{Identity, Ledger, LedgerError, Order, OrderId, Purchase, SaleState, Terms, View};
 use crate::telemetry::SaleMetrics;
 
-/// Why a purchase was not made. Every one of these is certain: there is no order.
+/// Why a purchase was not made. Every one of these is certain of its own request; an earlier one with the same key may
+/// have made an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// The Idempotency-Key has an order with other content.

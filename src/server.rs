@@ -79,6 +79,9 @@ pub enum StartError {
     /// No threads, or no signals.
     #[error("the system refuses threads or signals: {0}")]
     System(#[from] io::Error),
+    /// It was told to stop before it had started.
+    #[error("told to stop before it had started")]
+    Told,
     /// The public listeners ended without being told to.
     #[error("the public listeners ended unexpectedly; the reason is above")]
     ListenersEnded,
@@ -142,7 +145,7 @@ impl Edge {
             Builder::new_multi_thread().worker_threads(1).thread_name("background").enable_all().build()?;
         let traffic =
             Builder::new_multi_thread().worker_threads(config.threads).thread_name("traffic").enable_all().build()?;
-        let signals = {
+        let mut signals = {
             let _within = traffic.enter();
             Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? }
         };
@@ -150,7 +153,14 @@ impl Edge {
         let (alive, connections) = mpsc::channel(1);
 
         let upstreams: Vec<_> = config.upstreams.iter().cloned().map(Upstream::new).map(Arc::new).collect();
-        let shop = background.block_on(open_shop(&config))?;
+        let shop = match open_unless_told(&background, &traffic, &mut signals, config.clone()) {
+            Ok(shop) => shop,
+            Err(error) => {
+                // Dropped as it is, the runtime would wait for a log that is still being read.
+                background.shutdown_background();
+                return Err(error);
+            }
+        };
         let proxy = Proxy::new(&config, Arc::clone(&shop), &upstreams, alive)?;
         let control =
             Control { shop: Arc::clone(&shop), upstreams: upstreams.clone(), token: config.control.token.clone() };
@@ -206,6 +216,23 @@ impl Edge {
         self.shop.sales().iter().for_each(|sale| sale.flush_stat_log(BACKGROUND_END));
         self.background.shutdown_timeout(BACKGROUND_END);
     }
+}
+
+/// Opens the ledger and every sale. A long log takes its time, and whoever asks the edge to stop need not wait for it.
+fn open_unless_told(
+    background: &Runtime,
+    traffic: &Runtime,
+    signals: &mut Signals,
+    config: Config,
+) -> Result<Arc<Shop>, StartError> {
+    let opened = background.spawn(async move { open_shop(&config).await });
+    traffic.block_on(async {
+        tokio::select! {
+            shop = opened => shop.map_err(io::Error::other)?,
+            _ = signals.terminate.recv() => Err(StartError::Told),
+            _ = signals.interrupt.recv() => Err(StartError::Told),
+        }
+    })
 }
 
 /// Opens the ledger and every sale, and sets their work going on the present runtime.
