@@ -24,6 +24,7 @@ if sale.epoch == '' or sale.epoch ~= ARGV[1] then
   return redis.error_reply('CHANGED ' .. KEYS[1])
 end
 
+local ORDER_STATES = { HELD = true, PAID = true, RELEASED = true }
 local FIRST = 6
 local count = (#ARGV - FIRST + 1) / 3
 local ids, names = {}, {}
@@ -74,8 +75,12 @@ for i = 1, count do
   local record = seen[id] or records[i]
   local code, value = 1, 0
   if record then
+    local state, bought_before = string.match(record, '^(%u+) (%d+) %d+ ')
+    if not ORDER_STATES[state] then
+      return redis.error_reply('DAMAGED the record of order ' .. id .. ' is not one of ours')
+    end
     code, value = 2, record
-    if tonumber(string.match(record, '^%u+ (%d+) ')) ~= quantity then
+    if tonumber(bought_before) ~= quantity then
       code, value = 3, 0
     end
   elseif refusal then

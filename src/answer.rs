@@ -53,10 +53,17 @@ impl Answer {
         Self::new(status.as_u16(), TEXT, body)
     }
 
-    /// A JSON document.
+    /// A JSON document. What we answer with can always be written as one; should it ever not be, the answer is empty
+    /// and its status says that the fault is ours.
     #[must_use]
-    pub fn json(status: u16, document: &serde_json::Value) -> Self {
-        Self::new(status, JSON, document.to_string())
+    pub fn json(status: u16, document: &impl serde::Serialize) -> Self {
+        match serde_json::to_vec(document) {
+            Ok(body) => Self::new(status, JSON, body),
+            Err(error) => {
+                log::error!("an answer cannot be written: {error}");
+                Self::new(500, JSON, "{}")
+            }
+        }
     }
 
     /// A problem (RFC 9457): its type is `urn:spikegate:problem:{name}`, `members` are added to the usual ones.

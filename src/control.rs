@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, RETRY_AFTER};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -68,7 +68,10 @@ async fn check_caller(State(control): Shared, request: Request, next: Next) -> R
     let given = request.headers().get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     match &control.token {
         Some(token) if !given.is_some_and(|given| same(given, token.as_bytes())) => {
-            problem(401, "unauthorized", "Unauthorized", "This needs the control token: Authorization: Bearer ...")
+            let text = "This needs the control token: Authorization: Bearer ...";
+            let mut refused = problem(401, "unauthorized", "Unauthorized", text);
+            refused.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            refused
         }
         _ => next.run(request).await,
     }

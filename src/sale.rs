@@ -324,7 +324,8 @@ impl Sale {
     /// The gate hears of a change at once, not only at the next sync.
     async fn after_change(&self) -> Result<View, LedgerError> {
         self.shared.sync_now.notify_one();
-        self.snapshot().await
+        // The change is made; whoever is told otherwise would make it again.
+        self.snapshot().await.map_err(|error| LedgerError::Unknown(format!("the change was made, but: {error}")))
     }
 }
 

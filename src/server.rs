@@ -111,11 +111,18 @@ pub(crate) struct Edge {
     /// Carries what must go on when traffic takes every thread, and must end after it.
     background: Runtime,
     listeners: JoinHandle<()>,
+    signals: Signals,
     shop: Arc<Shop>,
     /// Tells everybody to stop.
     shutdown: watch::Sender<bool>,
     /// Ends when the last connection is gone.
     connections: mpsc::Receiver<Infallible>,
+}
+
+/// Caught from the very beginning: an edge that answers must also be one that can be stopped cleanly.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 /// What a signal asks for.
@@ -135,6 +142,10 @@ impl Edge {
             Builder::new_multi_thread().worker_threads(1).thread_name("background").enable_all().build()?;
         let traffic =
             Builder::new_multi_thread().worker_threads(config.threads).thread_name("traffic").enable_all().build()?;
+        let signals = {
+            let _within = traffic.enter();
+            Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? }
+        };
         let (shutdown, told) = watch::channel(false);
         let (alive, connections) = mpsc::channel(1);
 
@@ -158,18 +169,17 @@ impl Edge {
         let listeners = traffic.spawn(front.serve(listening));
         let addresses: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
         log::info!("ready: listening on {}; control on {}", addresses.join(", "), config.control.listen);
-        Ok(Self { traffic, background, listeners, shop, shutdown, connections })
+        Ok(Self { traffic, background, listeners, signals, shop, shutdown, connections })
     }
 
     /// Waits for a signal.
     fn until_told(&mut self) -> Result<Told, StartError> {
-        self.traffic.block_on(async {
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut interrupt = signal(SignalKind::interrupt())?;
+        let Self { traffic, signals, listeners, .. } = self;
+        traffic.block_on(async {
             tokio::select! {
-                _ = terminate.recv() => Ok(Told::Finish),
-                _ = interrupt.recv() => Ok(Told::Abort),
-                _ = &mut self.listeners => Err(StartError::ListenersEnded),
+                _ = signals.terminate.recv() => Ok(Told::Finish),
+                _ = signals.interrupt.recv() => Ok(Told::Abort),
+                _ = listeners => Err(StartError::ListenersEnded),
             }
         })
     }
@@ -179,11 +189,12 @@ impl Edge {
         log::info!("stopping: waiting up to {grace:?} for requests under way");
         // Nobody listening any more is as good.
         let _ = self.shutdown.send(true);
-        self.traffic.block_on(async {
+        let Self { traffic, signals, connections, .. } = self;
+        traffic.block_on(async {
             tokio::select! {
-                _ = self.connections.recv() => log::info!("stopped"),
+                _ = connections.recv() => log::info!("stopped"),
                 () = tokio::time::sleep(grace) => log::warn!("stopped with requests still under way"),
-                () = interrupted() => log::info!("stopped at once"),
+                _ = signals.interrupt.recv() => log::info!("stopped at once"),
             }
         });
     }
@@ -247,13 +258,6 @@ async fn serve_control(listener: TcpListener, control: Control) {
     };
     if let Err(error) = ended {
         log::error!("the control listener ended: {error}");
-    }
-}
-
-async fn interrupted() {
-    match signal(SignalKind::interrupt()) {
-        Ok(mut interrupt) => drop(Signal::recv(&mut interrupt).await),
-        Err(_) => std::future::pending().await,
     }
 }
 

@@ -48,6 +48,12 @@ impl Pending {
         let _ = self.reply.send(sale.record(outcome));
     }
 
+    /// Its time is over, and it was never brought to the ledger: because that is silent, or because too many came first.
+    fn expire(self, sale: &Sale) {
+        let refusal = if sale.gate.hears() { Refusal::Busy } else { Refusal::Unavailable };
+        self.refuse(sale, refusal);
+    }
+
     fn refuse(self, sale: &Sale, refusal: Refusal) {
         self.tell(sale, Outcome::Refused(refusal));
     }
@@ -95,7 +101,7 @@ pub async fn run(sale: Arc<Sale>, mut queue: mpsc::Receiver<Pending>) {
 /// Tells those whose time is over; they were never brought to the ledger.
 fn drop_expired(sale: &Sale, line: &mut VecDeque<Pending>, now: Instant) {
     while let Some(pending) = line.pop_front_if(|first| first.deadline <= now) {
-        pending.refuse(sale, Refusal::Busy);
+        pending.expire(sale);
     }
 }
 
@@ -113,7 +119,7 @@ fn gather(sale: &Sale, line: &mut VecDeque<Pending>, now: Instant) -> Vec<Pendin
             continue;
         }
         if pending.deadline <= now {
-            pending.refuse(sale, Refusal::Busy);
+            pending.expire(sale);
             continue;
         }
         if Some(pending.epoch) != epoch {

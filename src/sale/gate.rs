@@ -13,7 +13,7 @@ mod fingerprints;
 mod limits;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -62,6 +62,8 @@ struct Known {
     view: View,
     /// Whether every order of this version is among the gate's fingerprints.
     log_is_read: bool,
+    /// Entries of the log are gone, so that it can never be read to its end.
+    log_has_gap: bool,
     /// `opens_at` and `closes_at` on this machine's monotonic clock, so that its wall clock does not matter.
     opens_at: Option<Instant>,
     closes_at: Option<Instant>,
@@ -106,6 +108,7 @@ pub struct Gate {
     epoch: AtomicU64,
     /// The newest log entry of which `orders` knows.
     read_to: AtomicU64,
+    log_has_gap: AtomicBool,
     /// Made when the first buyer meets the limit; most sales never need it.
     limits: OnceLock<BuyerLimits>,
     /// Orders those who learn; visitors never take it.
@@ -119,6 +122,7 @@ impl Default for Gate {
             orders: Fingerprints::default(),
             epoch: AtomicU64::new(0),
             read_to: AtomicU64::new(0),
+            log_has_gap: AtomicBool::new(false),
             limits: OnceLock::new(),
             learning: Mutex::new(()),
         }
@@ -137,6 +141,7 @@ impl Gate {
         };
         let Some(refusal) = known.refusal(visitor, self.limits.get(), now) else { return Verdict::Ask };
         match visitor.retry_of {
+            Some(_) if known.log_has_gap => Verdict::Ask,
             Some(_) if !known.log_is_read => Verdict::Wait,
             Some(id) if self.orders.contains(id) => Verdict::Ask,
             _ => Verdict::Refuse(refusal),
@@ -196,25 +201,33 @@ impl Gate {
     }
 
     /// Takes over what a sync brought that was asked from log entry `asked_from` on; `under_way` as in
-    /// [`Gate::learn_step`].
-    pub fn learn_sync(&self, asked_from: u64, synced: &Synced, under_way: Range<Instant>) {
+    /// [`Gate::learn_step`]. Says whether the log has more to read.
+    pub fn learn_sync(&self, asked_from: u64, synced: &Synced, under_way: Range<Instant>) -> bool {
         let _turn = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_of_another_sale(&synced.view) || self.forget_if_gone_back(&synced.view) {
-            return;
+            return false;
         }
         if asked_from > self.read_to() {
             // All was forgotten while it was under way, and what it goes on from is no longer known here.
-            return;
+            return false;
         }
         for entry in &synced.entries {
-            if let Change::Held { order, .. } = &entry.change {
-                self.orders.insert(*order);
+            match &entry.change {
+                Change::Held { order, .. } => self.orders.insert(*order),
+                // None of these gives tickets back to a buyer, so what is remembered of limits stays true.
+                Change::Opened { .. } | Change::State { .. } | Change::Stock { .. } => {}
             }
         }
         let complete = synced.entries.len() < SYNC_ENTRIES_MAX;
-        let read_to = if complete { Some(synced.view.version) } else { synced.entries.last().map(|entry| entry.seq) };
-        self.read_to.fetch_max(read_to.unwrap_or(0), Ordering::Relaxed);
+        let read_to = asked_from + synced.entries.len() as u64;
+        let follows = synced.entries.iter().zip(asked_from + 1..).all(|(entry, seq)| entry.seq == seq);
+        if follows && (!complete || read_to >= synced.view.version) {
+            self.read_to.fetch_max(read_to, Ordering::Relaxed);
+        } else if !self.log_has_gap.swap(true, Ordering::Relaxed) {
+            log::error!("the log has a gap behind entry {asked_from}; retries are left to the ledger to decide");
+        }
         self.learn(&synced.view, under_way);
+        !complete && self.read_to() > asked_from
     }
 
     fn is_of_another_sale(&self, view: &View) -> bool {
@@ -246,7 +259,8 @@ impl Gate {
         if let Knowledge::Known(known) = &**self.knowledge.load() {
             // Newest wins; an equal version at a later hour may tell of a hash that was edited by hand.
             if (known.view.version, known.view.now_ms) > (view.version, view.now_ms) {
-                let known = Known { log_is_read: read_to >= known.view.version, ..known.clone() };
+                let log_has_gap = self.log_has_gap.load(Ordering::Relaxed);
+                let known = Known { log_is_read: read_to >= known.view.version, log_has_gap, ..known.clone() };
                 self.knowledge.store(Arc::new(Knowledge::Known(known)));
                 return;
             }
@@ -258,6 +272,7 @@ impl Gate {
         self.knowledge.store(Arc::new(Knowledge::Known(Known {
             view: view.clone(),
             log_is_read: read_to >= view.version,
+            log_has_gap: self.log_has_gap.load(Ordering::Relaxed),
             opens_at: reckon(view.terms.opens_at_ms, under_way.start),
             closes_at: reckon(view.terms.closes_at_ms, under_way.end),
         })));
@@ -280,6 +295,7 @@ impl Gate {
         self.knowledge.store(Arc::new(instead));
         self.orders.clear();
         self.read_to.store(0, Ordering::Relaxed);
+        self.log_has_gap.store(false, Ordering::Relaxed);
         if let Some(limits) = self.limits.get() {
             limits.clear();
         }
@@ -291,6 +307,12 @@ impl Gate {
         if let Knowledge::Known(_) = &**self.knowledge.load() {
             self.knowledge.store(Arc::new(Knowledge::Nothing));
         }
+    }
+
+    /// What the ledger holds of the sale makes no sense: nothing is known of it, not even that it is not there.
+    pub fn distrust(&self) {
+        let _turn = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
+        self.knowledge.store(Arc::new(Knowledge::Nothing));
     }
 }
 

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::request::{BODY_MAX, Dialect, Rejection};
 use super::{Outcome, Refusal, Sale};
-use crate::answer::{Answer, JSON};
+use crate::answer::Answer;
 use crate::ledger::{LedgerError, Order, OrderId, OrderState, SaleState};
 
 /// When to ask again after a fault that may pass at any moment.
@@ -49,7 +50,7 @@ pub fn answer(dialect: Dialect, sale: &Sale, outcome: &Outcome) -> Cow<'static, 
             answer
         }
         (Dialect::Seed, Outcome::Ordered { id, order, .. }) => {
-            seed(1, "抢票成功", Some(order_document(sale, *id, order)))
+            Answer::json(200, &Seed { code: 1, msg: "抢票成功", data: Some(order_document(sale, *id, order)) })
         }
         (Dialect::Rest, Outcome::Refused(refusal)) => refusal_problem(refusal),
         (Dialect::Seed, Outcome::Refused(refusal)) => refusal_seed(refusal),
@@ -57,7 +58,7 @@ pub fn answer(dialect: Dialect, sale: &Sale, outcome: &Outcome) -> Cow<'static, 
             503,
             "outcome-unknown",
             "Outcome unknown",
-            "The ledger did not answer in time. Ask again with the same Idempotency-Key, or for the order, to find out.",
+            "The ledger did not answer in time. Ask for the order to find out; buy again only with the same Idempotency-Key.",
             json!({ "order_id": id }),
         )
         .retry_after(RETRY_SOON_S),
@@ -141,18 +142,17 @@ fn refusal_problem(refusal: &Refusal) -> Answer {
             "Idempotency-Key reused",
             "This Idempotency-Key has an order with another content.",
         ),
-        Refusal::Busy => {
-            problem(503, "busy", "Busy", "Too many wait already; nothing was ordered.").retry_after(RETRY_SOON_S)
-        }
+        Refusal::Busy => problem(503, "busy", "Busy", "Too many wait already; this request ordered nothing.")
+            .retry_after(RETRY_SOON_S),
         Refusal::Unavailable => problem(
             503,
             "ledger-unavailable",
             "Ledger unavailable",
-            "The ledger cannot be reached; nothing was ordered.",
+            "The ledger cannot be reached; this request ordered nothing.",
         )
         .retry_after(RETRY_SOON_S),
         Refusal::Missing => {
-            problem(503, "sale-missing", "Sale missing", "The ledger has no such sale; nothing was ordered.")
+            problem(503, "sale-missing", "Sale missing", "The ledger has no such sale; this request ordered nothing.")
                 .retry_after(RETRY_PAUSED_S)
         }
     }
@@ -218,23 +218,41 @@ pub fn fault(error: &LedgerError) -> Answer {
     }
 }
 
+/// An answer in the article's dialect.
+#[derive(Serialize)]
+struct Seed<'a, T> {
+    code: i32,
+    msg: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<T>,
+}
+
 fn seed(code: i32, msg: &str, data: Option<Value>) -> Answer {
-    // Written by hand, since the article's clients know the members in this order.
-    let data = data.map(|data| format!(",\"data\":{data}")).unwrap_or_default();
-    Answer::new(200, JSON, format!("{{\"code\":{code},\"msg\":\"{msg}\"{data}}}"))
+    Answer::json(200, &Seed { code, msg, data })
 }
 
 /// An order, as its buyer sees it.
+#[derive(Debug, Serialize)]
+pub struct OrderDocument<'a> {
+    order_id: OrderId,
+    sale: &'a str,
+    buyer: Option<&'a str>,
+    quantity: u32,
+    state: OrderState,
+    expires_at: String,
+}
+
+/// See [`OrderDocument`].
 #[must_use]
-pub fn order_document(sale: &Sale, id: OrderId, order: &Order) -> Value {
-    json!({
-        "order_id": id,
-        "sale": sale.id(),
-        "buyer": order.buyer,
-        "quantity": order.quantity,
-        "state": order.state,
-        "expires_at": time(order.expires_at_ms),
-    })
+pub fn order_document<'a>(sale: &'a Sale, id: OrderId, order: &'a Order) -> OrderDocument<'a> {
+    OrderDocument {
+        order_id: id,
+        sale: sale.id(),
+        buyer: order.buyer.as_deref(),
+        quantity: order.quantity,
+        state: order.state,
+        expires_at: time(order.expires_at_ms),
+    }
 }
 
 /// What is left, for display. `None` if the ledger was not heard of late.

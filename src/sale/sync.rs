@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use super::{Sale, Shared};
-use crate::ledger::{LedgerError, SYNC_ENTRIES_MAX, SyncAsk, Synced};
+use crate::ledger::{LedgerError, SyncAsk, Synced};
 
 /// The longest that one round trip may take before the gates drop what they know. The Redis connection has a shorter
 /// limit of its own; this one is for a disk that hangs.
@@ -67,7 +67,7 @@ async fn round(sales: &[Arc<Sale>], shared: &Shared) -> Result<bool, LedgerError
                 });
             }
             // It may have been made since; then the next round reads it.
-            None => patiently(sale.open(None)).await?,
+            None => drop(open_again(sale).await?),
         }
     }
     if asks.is_empty() {
@@ -90,14 +90,10 @@ async fn learn(
     under_way: Range<Instant>,
 ) -> Result<bool, LedgerError> {
     match answer {
-        Ok(synced) => {
-            sale.gate.learn_sync(asked_from, &synced, under_way);
-            Ok(synced.entries.len() >= SYNC_ENTRIES_MAX)
-        }
+        Ok(synced) => Ok(sale.gate.learn_sync(asked_from, &synced, under_way)),
         Err(LedgerError::Changed) => {
             log::warn!("sale {}: the ledger has a new sale of this name", sale.id());
-            patiently(sale.open(None)).await?;
-            Ok(true)
+            open_again(sale).await
         }
         Err(LedgerError::Missing) => {
             if !sale.gate.is_missing() {
@@ -108,13 +104,33 @@ async fn learn(
             Ok(false)
         }
         Err(error) => {
-            if sale.gate.hears() {
-                log::error!("sale {}: {error}", sale.id());
-            }
-            sale.gate.forget();
+            set_aside(sale, &error);
             Ok(false)
         }
     }
+}
+
+/// Opens a sale that was made or made anew; says whether it is another one now. What is wrong with one sale is no
+/// matter of the others.
+async fn open_again(sale: &Sale) -> Result<bool, LedgerError> {
+    let epoch = || sale.identity.load().as_ref().map(|identity| identity.epoch);
+    let before = epoch();
+    match patiently(sale.open(None)).await {
+        Ok(()) => Ok(epoch() != before),
+        Err(error @ (LedgerError::Unavailable(_) | LedgerError::Unknown(_))) => Err(error),
+        Err(error) => {
+            set_aside(sale, &error);
+            Ok(false)
+        }
+    }
+}
+
+/// Nothing is known of a sale until its data makes sense again. One line tells of it.
+fn set_aside(sale: &Sale, error: &LedgerError) {
+    if sale.gate.hears() {
+        log::error!("sale {}: {error}", sale.id());
+    }
+    sale.gate.distrust();
 }
 
 async fn patiently<T>(step: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {

@@ -181,8 +181,12 @@ fn check(edge: &Edge, first: &[u8], marker: usize, is_sound: bool) {
     let is_marker = |(status, body): &(u16, &str)| *status == 200 && body.contains("marker");
     let at = answers.iter().position(is_marker);
     assert!(at.is_none_or(|at| at + 1 == answers.len()), "an answer behind the last: {} {all}", first.escape_ascii());
-    // Whatever was not answered 200 as itself was refused, and the connection ended there.
+    // Whatever was not answered 200 as itself was refused, and the connection ended there. Only a body whose frame is
+    // damaged may lawfully take the marker in, or be answered before it is found to be broken; then nothing may follow.
+    let text = String::from_utf8_lossy(first).to_ascii_lowercase();
+    let may_take_in = !is_sound && (text.contains("chunked") || text.contains("content-length"));
     let broke = |(status, _): &(u16, &str)| *status != 200 || all.contains("Connection: close");
-    assert!(at.is_some() || answers.is_empty() || answers.last().is_some_and(broke), "{} {all}", first.escape_ascii());
+    let ended = answers.last().is_none_or(broke) || may_take_in;
+    assert!(at.is_some() || ended, "{} {all}", first.escape_ascii());
     assert!(at.is_some() || !is_sound || all.contains("Connection: close"), "{} {all}", first.escape_ascii());
 }

@@ -189,6 +189,8 @@ fn a_client_that_falls_silent_is_waited_for_no_longer_than_the_settings_say() {
         assert!(matches!(answer.status, 400 | 408) && answer.closes(), "{answer:?}");
     }
     assert!(in_a_body.is_closed_by_peer(soon), "in the middle of a body");
+    let answer = in_a_second_head.try_answer().unwrap();
+    assert!(answer.status == 408 && answer.closes(), "{answer:?}");
     assert!(in_a_second_head.is_closed_by_peer(soon), "in the middle of a head");
     assert_eq!(edge.sold(), 2);
 }

@@ -75,7 +75,9 @@ fn epoch(text: &str) -> Result<u64> {
     if text.is_empty() {
         return Ok(0);
     }
-    u64::from_str_radix(text, 16).map_err(|_| damaged("epoch is not hexadecimal"))
+    let is_ours = text.len() == 16 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    let epoch = u64::from_str_radix(text, 16).ok().filter(|_| is_ours);
+    epoch.ok_or_else(|| damaged("epoch is not 16 lower-case hexadecimal digits"))
 }
 
 pub(super) fn identity(value: &Value) -> Result<Identity> {

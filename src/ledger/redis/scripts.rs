@@ -1,10 +1,9 @@
 //! The scripts of `lua/`, and how a call of one is written.
 
-use std::fmt::Display;
 use std::sync::LazyLock;
 
 use ::redis::aio::ConnectionLike;
-use ::redis::{Cmd, RedisResult, Script, cmd};
+use ::redis::{Cmd, RedisResult, Script, ToSingleRedisArg, cmd};
 
 use super::super::Terms;
 
@@ -45,31 +44,26 @@ pub(super) async fn load_all<C: ConnectionLike + Send>(connection: &mut C) -> Re
     pipeline.query_async(connection).await
 }
 
-/// One call of a script: keys first, then arguments.
+/// One call of a script, written straight into the bytes that are sent: keys first, then arguments.
 pub(super) struct Call {
-    script: &'static Script,
-    keys: Vec<String>,
-    args: Vec<String>,
+    command: Cmd,
 }
 
 impl Call {
-    pub(super) fn new(script: &'static Script) -> Self {
-        Self { script, keys: Vec::new(), args: Vec::new() }
+    pub(super) fn new(script: &Script, keys: &[&str]) -> Self {
+        let mut command = cmd("EVALSHA");
+        command.arg(script.get_hash()).arg(keys.len()).arg(keys);
+        Self { command }
     }
 
-    pub(super) fn keys<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
-        self.keys.extend(names.into_iter().map(str::to_owned));
-        self
-    }
-
-    pub(super) fn arg(mut self, value: impl Display) -> Self {
-        self.args.push(value.to_string());
+    pub(super) fn arg(mut self, value: impl ToSingleRedisArg) -> Self {
+        self.command.arg(value);
         self
     }
 
     /// The edge's rules, as the head of every script reads them.
     pub(super) fn terms(self, terms: &Terms) -> Self {
-        let time = |ms: Option<u64>| ms.map_or_else(|| "-1".to_owned(), |ms| ms.to_string());
+        let time = |ms: Option<u64>| ms.map_or(-1, |ms| i64::try_from(ms).unwrap_or(i64::MAX));
         self.arg(terms.hold_ms).arg(terms.per_buyer).arg(time(terms.opens_at_ms)).arg(time(terms.closes_at_ms))
     }
 
@@ -78,12 +72,7 @@ impl Call {
         self.terms(&Terms::default())
     }
 
-    pub(super) fn command(&self) -> Cmd {
-        let mut command = cmd("EVALSHA");
-        command.arg(self.script.get_hash()).arg(self.keys.len());
-        for text in self.keys.iter().chain(&self.args) {
-            command.arg(text.as_str());
-        }
-        command
+    pub(super) fn command(self) -> Cmd {
+        self.command
     }
 }

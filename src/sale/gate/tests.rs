@@ -50,10 +50,15 @@ fn held(seq: u64) -> LogEntry {
     LogEntry { seq, at_ms: NOW_MS, change }
 }
 
-/// A sync that goes on from what the gate has read; its entries name the orders of their sequence numbers.
-fn sync(gate: &Gate, view: View, entries: impl IntoIterator<Item = u64>) {
+/// A sync that goes on from what the gate has read; `orders` are the entries that name the order of their number, the
+/// others are of no matter.
+fn sync(gate: &Gate, view: View, orders: impl IntoIterator<Item = u64>) {
     let now = Instant::now();
-    gate.learn_sync(gate.read_to(), &Synced { view, entries: entries.into_iter().map(held).collect() }, now..now);
+    let (from, orders) = (gate.read_to(), orders.into_iter().collect::<Vec<_>>());
+    let other = |seq| LogEntry { seq, at_ms: NOW_MS, change: Change::State { state: SaleState::Open } };
+    let entry = |seq| if orders.contains(&seq) { held(seq) } else { other(seq) };
+    let entries = (from + 1..=view.version).take(SYNC_ENTRIES_MAX).map(entry).collect();
+    gate.learn_sync(from, &Synced { view, entries }, now..now);
 }
 
 /// A step of one purchase of order `n`.
@@ -259,7 +264,7 @@ fn times_are_reckoned_on_the_monotonic_clock() {
     scheduled.terms.opens_at_ms = Some(NOW_MS + 10_000);
     scheduled.terms.closes_at_ms = Some(NOW_MS + 20_000);
     let gate = opened();
-    gate.learn_sync(0, &Synced { view: scheduled.clone(), entries: vec![] }, sent..came);
+    gate.learn_sync(0, &Synced { view: scheduled.clone(), entries: vec![held(1)] }, sent..came);
     let at = |instant| gate.admit(&anonymous(1), instant);
 
     assert_eq!(at(came), refuse(Refusal::NotYet { wait: 9 * second }));
@@ -387,6 +392,17 @@ fn another_sale_of_the_same_name_starts_with_nothing() {
     check(&gate, by("ann", 1), Verdict::Ask);
     sync(&gate, View { now_ms: NOW_MS + 1, ..with_limit(2, 10) }, []);
     check(&gate, keyed(5), refuse(Refusal::SoldOut));
+}
+
+#[test]
+fn a_log_with_a_gap_is_never_taken_for_read() {
+    for entries in [vec![], vec![held(2), held(3), held(5)], vec![held(3), held(4), held(5)], vec![held(1), held(2)]] {
+        let gate = opened();
+        let now = Instant::now();
+        gate.learn_sync(0, &Synced { view: view(5, 10), entries }, now..now);
+        check(&gate, keyed(4), Verdict::Ask);
+        check(&gate, anonymous(1), refuse(Refusal::SoldOut));
+    }
 }
 
 #[test]

@@ -158,7 +158,9 @@ impl World {
         let now = Instant::now();
         match answer {
             Answer::Step(batch, reserved) => self.gates[edge].learn_step(batch, reserved, now..now),
-            Answer::Sync(asked_from, synced) => self.gates[edge].learn_sync(*asked_from, synced, now..now),
+            Answer::Sync(asked_from, synced) => {
+                self.gates[edge].learn_sync(*asked_from, synced, now..now);
+            }
         }
     }
 

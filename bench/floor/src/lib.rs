@@ -1,0 +1,3 @@
+//! The bare epoll loop's only part: epoll itself.
+
+pub mod poll;
