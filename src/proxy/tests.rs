@@ -329,9 +329,9 @@ fn a_websocket_passes_both_ways_and_may_be_silent() {
     assert!(client.head().expect("a head").starts_with("HTTP/1.1 101 "));
     assert_eq!(client.bytes(6), b"hello ");
     for _ in 0..2 {
+        std::thread::sleep(Duration::from_millis(800));
         client.send("ping");
         assert_eq!(client.bytes(4), b"PING");
-        std::thread::sleep(Duration::from_millis(800));
     }
     client.stream.shutdown(Shutdown::Write).expect("closed");
     assert_eq!(client.rest(), "");
