@@ -3,7 +3,7 @@
 -- KEYS  1 stock hash  2 orders  3 due  4 buyers  5 log  6 changes
 --       7 to 11 names under which what an earlier sale left in 2 to 6 is put away
 -- ARGV  1 total, or '' if a sale that is not there is not to be made
---       2 epoch and 3 secret, to be taken if the sale has none  4 to 7 unused rules: 0 0 -1 -1
+--       2 epoch and 3 secret, to be taken if the sale has none
 -- Reply {epoch, secret}
 -- Errors: those of sale.lua
 
@@ -22,7 +22,7 @@ if in_care[1] and in_care[2] then
   return in_care
 end
 
-local sale, err = read_sale(KEYS[1], 4)
+local sale, err = read_sale(KEYS[1])
 if not sale then
   return err
 end

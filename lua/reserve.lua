@@ -16,11 +16,11 @@
 -- Errors: those of sale.lua
 -- Keep in step with `reserve` in src/ledger/model.rs.
 
-local sale, err = read_sale(KEYS[1], 2)
+local sale, err = read_opened_sale(KEYS[1], 2)
 if not sale then
   return err
 end
-if sale.epoch == '' or sale.epoch ~= ARGV[1] then
+if sale.epoch ~= ARGV[1] then
   return redis.error_reply('CHANGED ' .. KEYS[1])
 end
 

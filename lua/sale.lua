@@ -32,7 +32,7 @@ local function whole(text)
 end
 
 -- Reads the hash `key`. `first` is the index in ARGV of the caller's hold_ms, per_buyer, opens_at_ms and closes_at_ms
--- (-1 for none). Returns the sale, or nil and an error reply.
+-- (-1 for none); a script that no rule concerns leaves it out. Returns the sale, or nil and an error reply.
 local function read_sale(key, first)
   local stored = redis.call('HMGET', key, unpack(FIELDS))
   if not stored[1] then
@@ -59,7 +59,7 @@ local function read_sale(key, first)
   local time = redis.call('TIME')
   local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
   local function rule(field, index)
-    return values[field] or tonumber(ARGV[first + index])
+    return values[field] or (first and tonumber(ARGV[first + index]))
   end
   return {
     epoch = stored[7] or '',
@@ -74,6 +74,15 @@ local function read_sale(key, first)
     opens_at_ms = rule('opens_at_ms', 2),
     closes_at_ms = rule('closes_at_ms', 3),
   }
+end
+
+-- The same for a script that changes a sale, which somebody has to have opened.
+local function read_opened_sale(key, first)
+  local sale, err = read_sale(key, first)
+  if sale and sale.epoch == '' then
+    return nil, redis.error_reply('CHANGED ' .. key)
+  end
+  return sale, err
 end
 
 -- What every reply about a sale begins with. Keep in step with `view` in src/ledger/redis/reply.rs.

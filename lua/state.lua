@@ -1,16 +1,13 @@
 -- Opens, pauses or closes a sale. Setting the state that it has changes nothing.
 --
 -- KEYS  1 stock hash  2 log
--- ARGV  1 open | paused | closed  2 to 5 unused rules: 0 0 -1 -1
+-- ARGV  1 open | paused | closed
 -- Reply 1 if the state was changed, 0 if it was so already
 -- Errors: those of sale.lua
 
-local sale, err = read_sale(KEYS[1], 2)
+local sale, err = read_opened_sale(KEYS[1])
 if not sale then
   return err
-end
-if sale.epoch == '' then
-  return redis.error_reply('CHANGED ' .. KEYS[1])
 end
 if not STATES[ARGV[1]] then
   return redis.error_reply('DAMAGED state is none of open, paused, closed')

@@ -1,36 +1,33 @@
 -- Adds tickets to a sale, or takes unsold ones away; once for each change id.
 --
 -- KEYS  1 stock hash  2 changes  3 log
--- ARGV  1 change id  2 to 5 unused rules: 0 0 -1 -1  6 delta, a whole number that may be negative  7 the highest total
+-- ARGV  1 change id  2 delta, a whole number that may be negative  3 the highest total
 -- Reply 1 changed  2 this very change was made before
 --       3 this id stands for another change  4 below what is sold  5 above the highest total
 -- Errors: those of sale.lua
 
-local sale, err = read_sale(KEYS[1], 2)
+local sale, err = read_opened_sale(KEYS[1])
 if not sale then
   return err
 end
-if sale.epoch == '' then
-  return redis.error_reply('CHANGED ' .. KEYS[1])
-end
-local delta = tonumber(ARGV[6])
-if not delta or not string.find(ARGV[6], '^-?%d+$') then
+local delta = tonumber(ARGV[2])
+if not delta or not string.find(ARGV[2], '^-?%d+$') then
   return redis.error_reply('DAMAGED delta is not a whole number')
 end
 local made = redis.call('HGET', KEYS[2], ARGV[1])
 if made then
-  return made == ARGV[6] and 2 or 3
+  return made == ARGV[2] and 2 or 3
 end
 local total = sale.total + delta
-if total > tonumber(ARGV[7]) then
+if total > tonumber(ARGV[3]) then
   return 5
 end
 if total < 0 or total < sale.sold then
   return 4
 end
 
-append(KEYS[3], sale.version + 1, sale.now_ms, 'kind', 'stock', 'change_id', ARGV[1], 'delta', ARGV[6])
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[6])
+append(KEYS[3], sale.version + 1, sale.now_ms, 'kind', 'stock', 'change_id', ARGV[1], 'delta', ARGV[2])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 redis.call('HSET', KEYS[1], 'ticket_total_nums', string.format('%.0f', total),
   'version', string.format('%.0f', sale.version + 1), 'clock_ms', string.format('%.0f', sale.now_ms))
 return 1

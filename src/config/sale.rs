@@ -5,9 +5,7 @@ use http::HeaderName;
 use super::node::Node;
 use super::value::{DAY, MILLISECOND, MINUTE, SECOND, duration, file_path, flag, is_url_path, number, text, time_ms};
 use super::{BuyerSource, Sale};
-
-/// Beyond what any event has seats for; below what a Lua number counts exactly.
-const TOTAL_MAX: u64 = 1_000_000_000;
+use crate::ledger::TOTAL_MAX;
 
 pub(super) fn sale(id: &str, node: &Node<'_>) -> Sale {
     if !is_sale_id(id) {

@@ -183,8 +183,7 @@ impl Ledger for RedisLedger {
         let call = Call::new(&SCRIPTS.open, &names)
             .arg(total.map_or(String::new(), |total| total.to_string()))
             .arg(format!("{:016x}", fresh.epoch))
-            .arg(reply::hex(&fresh.secret))
-            .no_terms();
+            .arg(reply::hex(&fresh.secret));
         reply::identity(&self.ask(&call.command()).await?)
     }
 
@@ -235,7 +234,7 @@ impl Ledger for RedisLedger {
 
     async fn set_state(&self, sale: &str, state: SaleState) -> Result<(), LedgerError> {
         let keys = Keys::of(sale);
-        let call = Call::new(&SCRIPTS.state, &[keys.hash(), &keys.log()]).arg(reply::state_name(state)).no_terms();
+        let call = Call::new(&SCRIPTS.state, &[keys.hash(), &keys.log()]).arg(reply::state_name(state));
         self.ask(&call.command()).await.map(|_changed| ())
     }
 
@@ -243,7 +242,6 @@ impl Ledger for RedisLedger {
         let keys = Keys::of(sale);
         let call = Call::new(&SCRIPTS.stock, &[keys.hash(), &keys.changes(), &keys.log()])
             .arg(change_id)
-            .no_terms()
             .arg(delta)
             .arg(TOTAL_MAX);
         match self.ask(&call.command()).await? {

@@ -5,7 +5,6 @@
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -15,11 +14,10 @@ use crate::telemetry::Counter;
 /// Lines that may wait for the disk.
 const QUEUE: usize = 65_536;
 
-/// The writing end; as many as are wanted may share a file.
-#[derive(Clone)]
+/// The writing end.
 pub struct StatLog {
     lines: SyncSender<Line>,
-    dropped: Arc<Counter>,
+    dropped: Counter,
 }
 
 enum Line {
@@ -45,7 +43,7 @@ impl StatLog {
                 log::error!("stat log {name}: {error}; no further lines are written");
             }
         })?;
-        Ok(Self { lines, dropped: Arc::new(Counter::default()) })
+        Ok(Self { lines, dropped: Counter::default() })
     }
 
     /// Adds a line, if there is room for it. `local_sales` is how many orders this edge has made.

@@ -67,11 +67,6 @@ impl Call {
         self.arg(terms.hold_ms).arg(terms.per_buyer).arg(time(terms.opens_at_ms)).arg(time(terms.closes_at_ms))
     }
 
-    /// For scripts that no rule concerns.
-    pub(super) fn no_terms(self) -> Self {
-        self.terms(&Terms::default())
-    }
-
     pub(super) fn command(self) -> Cmd {
         self.command
     }
