@@ -33,7 +33,8 @@ for i = 2, 6 do
     redis.call('RENAME', KEYS[i], KEYS[i + 5])
   end
 end
-append(KEYS[5], 1, sale.now_ms, 'kind', 'opened', 'total', string.format('%.0f', sale.total),
+sale.version = 1
+append(KEYS[5], sale, 'kind', 'opened', 'total', string.format('%.0f', sale.total),
   'sold', string.format('%.0f', sale.sold))
 redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'secret', ARGV[3], 'version', '1',
   'ticket_sold_nums', string.format('%.0f', sale.sold), 'paid', '0', 'clock_ms', string.format('%.0f', sale.now_ms))

@@ -1,18 +1,19 @@
 -- Decides a batch of purchases in their order, each on what the ones before it left. Validates first, writes last.
 --
 -- KEYS  1 stock hash  2 orders  3 due  4 buyers  5 log
--- ARGV  1 epoch  2 hold_ms  3 per_buyer  4 opens_at_ms or -1  5 closes_at_ms or -1
---       then for each purchase: order id, quantity, buyer ('' if nobody knows)
--- Reply the sale after the step (see view in sale.lua), the version before it, then for each purchase a code and a value:
---       1 ordered        expires_at_ms
---       2 ordered before its record: "STATE QUANTITY EXPIRES_AT_MS BUYER"
+-- ARGV  1 epoch  2 to 6 the caller's rules (see read_sale in sale.lua)
+--       then for each purchase: order id, line: "QUANTITY BUYER" (no buyer if nobody knows)
+-- Reply the sale after the step (see view in sale.lua), the version before it, when the hold of what was ordered ends;
+--       then, for each purchase that was not ordered by this step, its number, a code and a value:
+--       2 ordered before its record (see sale.lua)
 --       3 key reused     0     the id has an order with another quantity
 --       4 closed         0
 --       5 not yet        0
 --       6 paused         0
 --       7 sold out       0
---       8 buyer limit    what the buyer has
---       9 not enough     what is left
+--       8 buyer limit    tickets that the buyer has
+--       9 unpaid limit   unpaid orders that the buyer has
+--       10 not enough    what is left
 -- Errors: those of sale.lua
 -- Keep in step with `reserve` in src/ledger/model.rs.
 
@@ -24,31 +25,36 @@ if sale.epoch ~= ARGV[1] then
   return redis.error_reply('CHANGED ' .. KEYS[1])
 end
 
-local ORDER_STATES = { HELD = true, PAID = true, RELEASED = true }
-local FIRST = 6
-local count = (#ARGV - FIRST + 1) / 3
-local ids, names = {}, {}
+local FIRST = 7
+local count = (#ARGV - FIRST + 1) / 2
+local expires_at_ms = sale.now_ms + sale.hold_ms
+local expires_text = string.format('%.0f', expires_at_ms)
+
+-- Most purchases of a batch have the same line, or one of a few, so each different one is read once.
+local lines, ids, names = {}, {}, {}
 for i = 1, count do
-  local at = FIRST + (i - 1) * 3
-  local quantity = whole(ARGV[at + 1])
-  if not quantity or quantity < 1 then
-    return redis.error_reply('DAMAGED the quantity of purchase ' .. i .. ' is not a whole number above 0')
+  local text = ARGV[FIRST + i * 2 - 1]
+  if not lines[text] then
+    local digits, buyer = string.match(text, '^(%d+) (.*)$')
+    local quantity = whole(digits)
+    if not quantity or quantity < 1 then
+      return redis.error_reply('DAMAGED the quantity of purchase ' .. i .. ' is not a whole number above 0')
+    end
+    lines[text] = { quantity = quantity, buyer = buyer, record = 'HELD ' .. digits .. ' ' .. expires_text .. ' - ' .. buyer }
+    if buyer ~= '' then
+      names[#names + 1] = buyer
+    end
   end
-  ids[i] = ARGV[at]
-  if ARGV[at + 2] ~= '' then
-    names[#names + 1] = ARGV[at + 2]
-  end
+  ids[i] = ARGV[FIRST + i * 2 - 2]
 end
 
 -- These reads also make sure that every key that is written below has the type that it must have.
 redis.call('ZCARD', KEYS[3])
 local records = redis.call('HMGET', KEYS[2], unpack(ids))
-local has = {}
-if #names > 0 then
-  local counts = redis.call('HMGET', KEYS[4], unpack(names))
-  for i, name in ipairs(names) do
-    has[name] = tonumber(counts[i] or '0')
-  end
+local has, bought
+has, err = read_buyers(KEYS[4], names)
+if not has then
+  return err
 end
 
 local refusal = nil
@@ -60,79 +66,72 @@ elseif sale.state == 'paused' then
   refusal = 6
 end
 
-local expires_at_ms = sale.now_ms + sale.hold_ms
-local expires_text = string.format('%.0f', expires_at_ms)
 local available = math.max(0, sale.total - sale.sold)
 local before = sale.version
 local reply = view(sale)
 reply[#reply + 1] = before
-local made, bought, deadlines, entries = {}, {}, {}, {}
-local seen = {}
+reply[#reply + 1] = expires_at_ms
+-- What is written in the end: fields of the orders, ids of the held, pairs of the log entry.
+local fields, held, pairs_held = {}, {}, {}
+local made = {}
+bought = {}
 
 for i = 1, count do
-  local at = FIRST + (i - 1) * 3
-  local id, quantity, buyer = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
-  local record = seen[id] or records[i]
-  local code, value = 1, 0
+  local id, text = ids[i], ARGV[FIRST + i * 2 - 1]
+  local line = lines[text]
+  local quantity, buyer = line.quantity, line.buyer
+  local record = records[i] or made[id]
+  local code, value = nil, 0
   if record then
-    local state, bought_before = string.match(record, '^(%u+) (%d+) %d+ ')
-    if not ORDER_STATES[state] then
+    local order = read_record(record)
+    if not order then
       return redis.error_reply('DAMAGED the record of order ' .. id .. ' is not one of ours')
     end
     code, value = 2, record
-    if tonumber(bought_before) ~= quantity then
+    if order.quantity ~= quantity and order.detail ~= 'given_up' then
       code, value = 3, 0
     end
   elseif refusal then
     code = refusal
   elseif available == 0 then
     code = 7
-  elseif buyer ~= '' and sale.per_buyer > 0 and has[buyer] + quantity > sale.per_buyer then
-    code, value = 8, has[buyer]
+  elseif buyer ~= '' and sale.per_buyer > 0 and has[buyer].tickets + quantity > sale.per_buyer then
+    code, value = 8, has[buyer].tickets
+  elseif buyer ~= '' and sale.unpaid_per_buyer > 0 and has[buyer].unpaid >= sale.unpaid_per_buyer then
+    code, value = 9, has[buyer].unpaid
   elseif available < quantity then
-    code, value = 9, available
+    code, value = 10, available
+  end
+  if code then
+    reply[#reply + 1] = i
+    reply[#reply + 1] = code
+    reply[#reply + 1] = value
   else
-    value = expires_at_ms
     available = available - quantity
     sale.sold = sale.sold + quantity
-    sale.version = sale.version + 1
-    record = 'HELD ' .. ARGV[at + 1] .. ' ' .. expires_text .. ' ' .. buyer
-    seen[id] = record
-    made[#made + 1] = id
-    made[#made + 1] = record
-    deadlines[#deadlines + 1] = expires_text
-    deadlines[#deadlines + 1] = id
-    entries[#entries + 1] = at
+    made[id] = line.record
+    local n = #held
+    held[n + 1] = id
+    fields[n * 2 + 1], fields[n * 2 + 2] = id, line.record
+    pairs_held[n * 2 + 1], pairs_held[n * 2 + 2] = id, text
     if buyer ~= '' then
-      has[buyer] = has[buyer] + quantity
+      has[buyer].tickets = has[buyer].tickets + quantity
+      has[buyer].unpaid = has[buyer].unpaid + 1
       bought[buyer] = true
     end
   end
-  reply[#reply + 1] = code
-  reply[#reply + 1] = value
 end
 
-if #made == 0 then
+if #held == 0 then
   return reply
 end
 
 -- From here on nothing can be refused any more.
-for i, at in ipairs(entries) do
-  append(KEYS[5], before + i, sale.now_ms, 'kind', 'held', 'order', ARGV[at], 'quantity', ARGV[at + 1],
-    'buyer', ARGV[at + 2], 'expires_at_ms', expires_text)
-end
-redis.call('HSET', KEYS[2], unpack(made))
-redis.call('ZADD', KEYS[3], unpack(deadlines))
-local counts = {}
-for name in pairs(bought) do
-  counts[#counts + 1] = name
-  counts[#counts + 1] = string.format('%.0f', has[name])
-end
-if #counts > 0 then
-  redis.call('HSET', KEYS[4], unpack(counts))
-end
-local version, sold = string.format('%.0f', sale.version), string.format('%.0f', sale.sold)
-redis.call('HSET', KEYS[1], 'ticket_sold_nums', sold, 'version', version, 'clock_ms',
-  string.format('%.0f', sale.now_ms))
+sale.version = before + 1
+append(KEYS[5], sale, 'kind', 'held', 'expires_at_ms', expires_text, unpack(pairs_held))
+redis.call('HSET', KEYS[2], unpack(fields))
+redis.call('ZADD', KEYS[3], expires_text, string.format('%016.0f ', sale.version) .. table.concat(held, ' '))
+write_buyers(KEYS[4], has, bought)
+write_sale(KEYS[1], sale)
 reply[2], reply[5] = sale.version, sale.sold
 return reply

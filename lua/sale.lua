@@ -9,8 +9,17 @@
 --   version             number of the newest log entry; default 0
 --   clock_ms            the latest time seen, so that time never goes back; default 0
 --   epoch, secret       set when an edge takes the sale into care (open.lua); without them nothing is sold
---   hold_ms, per_buyer, opens_at_ms, closes_at_ms
+--   hold_ms, per_buyer, unpaid_per_buyer, opens_at_ms, closes_at_ms
 --                       rules that hold for all edges; left out, each edge's own configuration holds
+--
+-- Beside it are
+--   orders   order id -> record: "STATE QUANTITY EXPIRES_AT_MS DETAIL BUYER". DETAIL is - of HELD, the payment of PAID, and
+--            expired, cancelled or given_up of RELEASED. An id that was given up has quantity 0.
+--   due      scored by the end of their hold, the orders of one step: "VERSION ID ID ID ..."
+--   buyers   buyer -> "TICKETS UNPAID", tickets held or paid and unpaid orders
+--   log      one entry a change, VERSION-0; of orders that were made or released in one step, one entry for all of them,
+--            each of them a field: ID -> "QUANTITY BUYER"
+--   changes  change id -> delta
 --
 -- Error replies of every script, by their first word:
 --   MISSING   there is no such hash
@@ -18,9 +27,10 @@
 --   CHANGED   the sale is not the one that the caller opened, or nobody has opened it yet; nothing was written
 
 local STATES = { open = true, paused = true, closed = true }
+local ORDER_STATES = { HELD = true, PAID = true, RELEASED = true }
 local FIELDS = {
   'ticket_total_nums', 'ticket_sold_nums', 'paid', 'state', 'version', 'clock_ms', 'epoch',
-  'hold_ms', 'per_buyer', 'opens_at_ms', 'closes_at_ms',
+  'hold_ms', 'per_buyer', 'unpaid_per_buyer', 'opens_at_ms', 'closes_at_ms',
 }
 
 -- A whole number that a double holds exactly, or nil.
@@ -31,8 +41,8 @@ local function whole(text)
   return nil
 end
 
--- Reads the hash `key`. `first` is the index in ARGV of the caller's hold_ms, per_buyer, opens_at_ms and closes_at_ms
--- (-1 for none); a script that no rule concerns leaves it out. Returns the sale, or nil and an error reply.
+-- Reads the hash `key`. `first` is the index in ARGV of the caller's hold_ms, per_buyer, unpaid_per_buyer, opens_at_ms and
+-- closes_at_ms (-1 for none); a script that no rule concerns leaves it out. Returns the sale, or nil and an error reply.
 local function read_sale(key, first)
   local stored = redis.call('HMGET', key, unpack(FIELDS))
   if not stored[1] then
@@ -71,8 +81,9 @@ local function read_sale(key, first)
     state = state,
     hold_ms = rule('hold_ms', 0),
     per_buyer = rule('per_buyer', 1),
-    opens_at_ms = rule('opens_at_ms', 2),
-    closes_at_ms = rule('closes_at_ms', 3),
+    unpaid_per_buyer = rule('unpaid_per_buyer', 2),
+    opens_at_ms = rule('opens_at_ms', 3),
+    closes_at_ms = rule('closes_at_ms', 4),
   }
 end
 
@@ -89,12 +100,83 @@ end
 local function view(sale)
   return {
     sale.epoch, sale.version, sale.now_ms, sale.total, sale.sold, sale.paid, sale.state,
-    sale.hold_ms, sale.per_buyer, sale.opens_at_ms, sale.closes_at_ms,
+    sale.hold_ms, sale.per_buyer, sale.unpaid_per_buyer, sale.opens_at_ms, sale.closes_at_ms,
   }
 end
 
--- Writes one log entry as number `seq`. Its place in a script is before all other writes: the stream refuses a number
--- that it has already, and then nothing has been written.
-local function append(log, seq, now_ms, ...)
-  redis.call('XADD', log, string.format('%.0f-0', seq), 'at_ms', string.format('%.0f', now_ms), ...)
+-- An order's record, read; nil if it is none.
+local function read_record(record)
+  local state, quantity, expires_at_ms, detail, buyer = string.match(record, '^(%u+) (%d+) (%d+) ([^ ]+) (.*)$')
+  quantity = whole(quantity)
+  if not ORDER_STATES[state] or not quantity then
+    return nil
+  end
+  return { state = state, quantity = quantity, expires_at_ms = expires_at_ms, detail = detail, buyer = buyer }
+end
+
+local function record_of(order)
+  return string.format('%s %.0f %s %s %s', order.state, order.quantity, order.expires_at_ms, order.detail, order.buyer)
+end
+
+-- Reads one order. Returns it, or false if there is none, or nil and an error reply.
+local function read_order(orders, id)
+  local record = redis.call('HGET', orders, id)
+  if not record then
+    return false
+  end
+  local order = read_record(record)
+  if not order then
+    return nil, redis.error_reply('DAMAGED the record of order ' .. id .. ' is not one of ours')
+  end
+  return order
+end
+
+-- What the buyers of these names have, by name. Returns nil and an error reply if a record is not one of ours.
+local function read_buyers(key, names)
+  local has = {}
+  if #names == 0 then
+    return has
+  end
+  local stored = redis.call('HMGET', key, unpack(names))
+  for i, name in ipairs(names) do
+    local tickets, unpaid = string.match(stored[i] or '0 0', '^(%d+) (%d+)$')
+    tickets, unpaid = whole(tickets), whole(unpaid)
+    if not tickets or not unpaid then
+      return nil, redis.error_reply('DAMAGED the record of buyer ' .. name .. ' is not one of ours')
+    end
+    has[name] = { tickets = tickets, unpaid = unpaid }
+  end
+  return has
+end
+
+-- Writes what the buyers who are keys of `changed` have; buyers who have nothing are not kept.
+local function write_buyers(key, has, changed)
+  local fields, nothing = {}, {}
+  for name in pairs(changed) do
+    local tickets, unpaid = math.max(0, has[name].tickets), math.max(0, has[name].unpaid)
+    if tickets == 0 and unpaid == 0 then
+      nothing[#nothing + 1] = name
+    else
+      fields[#fields + 1] = name
+      fields[#fields + 1] = string.format('%.0f %.0f', tickets, unpaid)
+    end
+  end
+  if #fields > 0 then
+    redis.call('HSET', key, unpack(fields))
+  end
+  if #nothing > 0 then
+    redis.call('HDEL', key, unpack(nothing))
+  end
+end
+
+-- Writes the log entry of the sale's version. Its place in a script is before all other writes: the stream refuses a
+-- number that it has already, and then nothing has been written.
+local function append(log, sale, ...)
+  redis.call('XADD', log, string.format('%.0f-0', sale.version), 'at_ms', string.format('%.0f', sale.now_ms), ...)
+end
+
+-- Writes what a step may change of the hash.
+local function write_sale(key, sale)
+  redis.call('HSET', key, 'ticket_sold_nums', string.format('%.0f', sale.sold), 'paid', string.format('%.0f', sale.paid),
+    'version', string.format('%.0f', sale.version), 'clock_ms', string.format('%.0f', sale.now_ms))
 end

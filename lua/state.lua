@@ -15,7 +15,8 @@ end
 if sale.state == ARGV[1] then
   return 0
 end
-append(KEYS[2], sale.version + 1, sale.now_ms, 'kind', 'state', 'state', ARGV[1])
-redis.call('HSET', KEYS[1], 'state', ARGV[1], 'version', string.format('%.0f', sale.version + 1),
-  'clock_ms', string.format('%.0f', sale.now_ms))
+sale.version = sale.version + 1
+append(KEYS[2], sale, 'kind', 'state', 'state', ARGV[1])
+redis.call('HSET', KEYS[1], 'state', ARGV[1])
+write_sale(KEYS[1], sale)
 return 1

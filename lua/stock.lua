@@ -26,8 +26,9 @@ if total < 0 or total < sale.sold then
   return 4
 end
 
-append(KEYS[3], sale.version + 1, sale.now_ms, 'kind', 'stock', 'change_id', ARGV[1], 'delta', ARGV[2])
+sale.version = sale.version + 1
+append(KEYS[3], sale, 'kind', 'stock', 'change_id', ARGV[1], 'delta', ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
-redis.call('HSET', KEYS[1], 'ticket_total_nums', string.format('%.0f', total),
-  'version', string.format('%.0f', sale.version + 1), 'clock_ms', string.format('%.0f', sale.now_ms))
+redis.call('HSET', KEYS[1], 'ticket_total_nums', string.format('%.0f', total))
+write_sale(KEYS[1], sale)
 return 1

@@ -1,9 +1,11 @@
 -- Reads a sale's counters and what its log says since the caller last read it, at one instant. Writes nothing.
 --
--- KEYS  1 stock hash  2 log
--- ARGV  1 epoch, or '' for whatever sale is there  2 hold_ms  3 per_buyer  4 opens_at_ms or -1  5 closes_at_ms or -1
---       6 the newest entry that the caller has read  7 the most entries to bring
--- Reply the sale (see view in sale.lua), then the entries as XRANGE gives them
+-- KEYS  1 stock hash  2 log  3 due
+-- ARGV  1 epoch, or '' for whatever sale is there  2 to 6 the caller's rules (see read_sale in sale.lua)
+--       7 the newest entry that the caller has read
+--       8 lines after which no more entries are brought (an entry has one, and one for each order that it lists); 0 for none
+-- Reply the sale (see view in sale.lua), when the first hold ends that no sweep has looked at or -1,
+--       then the entries as XRANGE gives them
 -- Errors: those of sale.lua
 
 local sale, err = read_sale(KEYS[1], 2)
@@ -13,10 +15,28 @@ end
 if ARGV[1] ~= '' and sale.epoch ~= ARGV[1] then
   return redis.error_reply('CHANGED ' .. KEYS[1])
 end
-local reply = view(sale)
-local entries = {}
-if tonumber(ARGV[6]) < sale.version and tonumber(ARGV[7]) > 0 then
-  entries = redis.call('XRANGE', KEYS[2], '(' .. ARGV[6] .. '-0', '+', 'COUNT', ARGV[7])
+
+-- So few at a time, since an entry may list hundreds of orders.
+local STRIDE = 8
+-- Field and value of at_ms and kind.
+local OWN_FIELDS = 4
+local entries, lines, most = {}, 0, tonumber(ARGV[8])
+local from = ARGV[7]
+local complete = tonumber(from) >= sale.version
+while not complete and lines < most do
+  local some = redis.call('XRANGE', KEYS[2], '(' .. from .. '-0', '+', 'COUNT', STRIDE)
+  complete = #some < STRIDE
+  for _, entry in ipairs(some) do
+    if lines < most then
+      entries[#entries + 1] = entry
+      lines = lines + 1 + math.max(0, (#entry[2] - OWN_FIELDS) / 2 - 1)
+      from = string.match(entry[1], '^%d+')
+    end
+  end
 end
+
+local first = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
+local reply = view(sale)
+reply[#reply + 1] = first[2] and tonumber(first[2]) or -1
 reply[#reply + 1] = entries
 return reply

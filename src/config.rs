@@ -271,6 +271,8 @@ pub struct Sale {
     /// Tickets that one buyer may hold or have paid, 0 to 1000000; 0 is no limit. Above it buyers can be told
     /// apart.
     pub per_buyer: u32,
+    /// Unpaid orders that one buyer may have at a time, 0 to 1000000; 0 is no limit. Above it buyers can be told apart.
+    pub unpaid_per_buyer: u32,
     /// Where the buyer's id comes from.
     pub buyer: BuyerSource,
     /// Milliseconds since 1970; before it nothing is sold.

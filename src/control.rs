@@ -3,6 +3,7 @@
 //! It is plain HTTP on loopback by default. Off loopback the configuration demands a token.
 
 pub mod client;
+mod orders;
 
 use std::sync::Arc;
 
@@ -27,6 +28,9 @@ use crate::upstream::Upstream;
 /// The longest id of a stock change.
 const CHANGE_ID_MAX: usize = 128;
 
+/// The most steps of one call of `sweep`.
+const SWEEPS_MAX: usize = 1_000;
+
 /// What the control listener speaks of.
 pub struct Control {
     /// The sales.
@@ -49,6 +53,10 @@ pub fn router(control: Control) -> Router {
         .route("/sales/{id}/resume", post(resume))
         .route("/sales/{id}/close", post(close))
         .route("/sales/{id}/stock", post(stock))
+        .route("/sales/{id}/sweep", post(sweep))
+        .route("/sales/{id}/orders/{order}", get(orders::show))
+        .route("/sales/{id}/orders/{order}/confirm", post(orders::confirm))
+        .route("/sales/{id}/orders/{order}/cancel", post(orders::cancel))
         .layer(middleware::from_fn_with_state(Arc::clone(&control), check_caller));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -196,6 +204,21 @@ async fn stock(State(control): Shared, Path(id): Path<String>, body: Result<Json
     told(sale, sale.add_stock(&change.change_id, change.delta).await)
 }
 
+/// Releases at once what was not paid in time; every edge does so by itself.
+async fn sweep(State(control): Shared, Path(id): Path<String>) -> Response {
+    let Some(sale) = control.shop.sale(&id) else { return unknown(&id) };
+    let mut released = 0;
+    // Every step is bounded; holds that end meanwhile are for the next call.
+    for _ in 0..SWEEPS_MAX {
+        match sale.sweep().await {
+            Ok(swept) if swept.ended > 0 => released += swept.released,
+            Ok(_) => break,
+            Err(error) => return told(sale, Err(error)),
+        }
+    }
+    json_response(&json!({ "released": released }))
+}
+
 fn told(sale: &Sale, outcome: Result<View, LedgerError>) -> Response {
     match outcome {
         Ok(view) => json_response(&document(sale, &view)),
@@ -219,6 +242,7 @@ fn document(sale: &Sale, view: &View) -> Value {
         "version": view.version,
         "hold_ms": view.terms.hold_ms,
         "per_buyer": view.terms.per_buyer,
+        "unpaid_per_buyer": view.terms.unpaid_per_buyer,
         "opens_at": view.terms.opens_at_ms.map(reply::time),
         "closes_at": view.terms.closes_at_ms.map(reply::time),
     })

@@ -5,16 +5,21 @@
 //! tested against it, step by step.
 
 pub mod embedded;
+mod log;
 pub mod model;
-
+mod order;
 pub mod redis;
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+
+pub use self::log::{Change, LogEntry, OrderLine, SYNC_LINES_MAX, SyncAsk, Synced};
+pub use self::order::{
+    BadOrderId, BadPaymentId, Cancelled, Confirmed, Order, OrderId, OrderState, PaymentId, RefundReason, ReleaseReason,
+};
 
 /// The most tickets that one purchase may ask for. Far above any honest purchase, far below where sums could overflow.
 pub const QUANTITY_MAX: u32 = 1_000_000;
@@ -25,70 +30,8 @@ pub const TOTAL_MAX: u64 = 1_000_000_000;
 /// The most purchases in one step, so that a Redis script stays under 2 ms and other clients are served in between.
 pub const BATCH_MAX: usize = 512;
 
-/// The most log entries that one sync brings, for the same reason.
-pub const SYNC_ENTRIES_MAX: usize = 2_000;
-
-/// One purchase's identity, made before the ledger is first asked, so that asking twice buys once.
-/// Unguessable, since whoever has it may read the order.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct OrderId(pub [u8; 16]);
-
-/// Not 32 hexadecimal digits.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("an order id is 32 hexadecimal digits")]
-pub struct BadOrderId;
-
-impl OrderId {
-    /// Its text: 32 lower-case hexadecimal digits in ASCII.
-    #[must_use]
-    pub fn hex(&self) -> [u8; 32] {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [0; 32];
-        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
-        }
-        text
-    }
-}
-
-impl fmt::Display for OrderId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(std::str::from_utf8(&self.hex()).map_err(|_| fmt::Error)?)
-    }
-}
-
-impl fmt::Debug for OrderId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for OrderId {
-    type Err = BadOrderId;
-
-    fn from_str(text: &str) -> Result<Self, BadOrderId> {
-        // `from_str_radix` alone would also take a sign.
-        if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(BadOrderId);
-        }
-        let value = u128::from_str_radix(text, 16).map_err(|_| BadOrderId)?;
-        Ok(Self(value.to_be_bytes()))
-    }
-}
-
-impl Serialize for OrderId {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for OrderId {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+/// The most orders that one sweep looks at, for the same reason; those of one step are always looked at together.
+pub const SWEEP_MAX: usize = 512;
 
 /// What makes a sale itself: a store that was emptied and filled again by hand is another sale under the same name.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +56,8 @@ pub struct Terms {
     pub hold_ms: u64,
     /// Tickets that one buyer may hold or have paid; 0 is no limit.
     pub per_buyer: u32,
+    /// Unpaid orders that one buyer may have at a time; 0 is no limit.
+    pub unpaid_per_buyer: u32,
     /// Nothing is sold before this time, in ms since 1970.
     pub opens_at_ms: Option<u64>,
     /// Nothing is sold from this time on, in ms since 1970.
@@ -172,31 +117,6 @@ pub struct Purchase {
     pub quantity: u32,
 }
 
-/// Where an order stands; it moves one way only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum OrderState {
-    /// Its tickets wait for payment until the hold ends.
-    Held,
-    /// Its tickets are the buyer's.
-    Paid,
-    /// Its tickets went back on sale.
-    Released,
-}
-
-/// One purchase that was made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Order {
-    /// Where it stands.
-    pub state: OrderState,
-    /// How many tickets.
-    pub quantity: u32,
-    /// Whose it is.
-    pub buyer: Option<Arc<str>>,
-    /// When an unpaid one gives its tickets back, in ms since 1970.
-    pub expires_at_ms: u64,
-}
-
 /// What the ledger says to one purchase. Refusals are values; the order in which they are tried is that of the variants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
@@ -207,7 +127,7 @@ pub enum Decision {
         /// Whether it was there before this step.
         again: bool,
     },
-    /// This id has an order with other content.
+    /// This id has an order with another quantity.
     KeyReused,
     /// The sale is over.
     Closed,
@@ -220,6 +140,11 @@ pub enum Decision {
     /// The buyer would have more than the limit.
     BuyerLimit {
         /// What the buyer has.
+        have: u64,
+    },
+    /// The buyer has to pay or cancel an order first.
+    UnpaidLimit {
+        /// How many unpaid orders the buyer has.
         have: u64,
     },
     /// Less is left than was asked for.
@@ -241,75 +166,13 @@ pub struct Reserved {
     pub version_before: u64,
 }
 
-/// One change of a sale.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Change {
-    /// The sale came under the ledger's care.
-    Opened {
-        /// Its tickets.
-        total: u64,
-        /// Those sold before, by whatever wrote the stock hash.
-        sold: u64,
-    },
-    /// An order was made.
-    Held {
-        /// Its id.
-        order: OrderId,
-        /// Its tickets.
-        quantity: u32,
-        /// Its buyer.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        buyer: Option<Arc<str>>,
-        /// When its hold ends.
-        expires_at_ms: u64,
-    },
-    /// People decided whether it sells.
-    State {
-        /// What they decided.
-        state: SaleState,
-    },
-    /// Tickets were added or taken away.
-    Stock {
-        /// The change's id; applied once.
-        change_id: Arc<str>,
-        /// How many.
-        delta: i64,
-    },
-}
-
-/// One entry of a sale's log; written in the same atomic step as the change itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogEntry {
-    /// 1, 2, 3, ... without gaps.
-    pub seq: u64,
-    /// The ledger's clock, in ms since 1970.
-    pub at_ms: u64,
-    /// What happened.
-    #[serde(flatten)]
-    pub change: Change,
-}
-
-/// What one sync asks of one sale.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SyncAsk {
-    /// The sale's name in the ledger.
-    pub sale: Arc<str>,
-    /// As [`Ledger::open`] gave it.
-    pub epoch: u64,
-    /// The edge's rules.
-    pub terms: Terms,
-    /// The newest log entry that the asker has read; 0 for none.
-    pub read_to: u64,
-}
-
-/// A sale's counters, and what its log says since the asker last read it; read at one instant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Synced {
-    /// The counters.
-    pub view: View,
-    /// At most [`SYNC_ENTRIES_MAX`] entries after `read_to`, without gaps.
-    pub entries: Vec<LogEntry>,
+/// The outcome of one sweep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// Holds that had ended; none of them is looked at again.
+    pub ended: usize,
+    /// Orders that were released, since they were not paid.
+    pub released: usize,
 }
 
 /// Why the ledger did not do what it was asked. Whether anything may have happened is the first thing a caller must know.
@@ -369,6 +232,23 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Reads one order.
     async fn order(&self, sale: &str, id: OrderId) -> Result<Option<Order>, LedgerError>;
+
+    /// Takes a payment for an order. The first payment wins; the same payment asked again hears the same. Whether the hold
+    /// has ended does not matter, only whether the order was released: then it is taken back if stock and limit allow it.
+    async fn confirm(
+        &self,
+        sale: &str,
+        terms: &Terms,
+        order: OrderId,
+        payment: &PaymentId,
+    ) -> Result<Confirmed, LedgerError>;
+
+    /// Releases an order that is not paid. An id without an order is given up: no order can be made under it any more.
+    async fn cancel(&self, sale: &str, order: OrderId) -> Result<Cancelled, LedgerError>;
+
+    /// Releases orders whose hold has ended, earliest first, at most about [`SWEEP_MAX`]. Says how many holds it looked
+    /// at, those of paid and cancelled orders among them; 0 means that none has ended.
+    async fn sweep(&self, sale: &str, epoch: u64) -> Result<Swept, LedgerError>;
 
     /// Opens, pauses or closes a sale. Setting the state that it has changes nothing.
     async fn set_state(&self, sale: &str, state: SaleState) -> Result<(), LedgerError>;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use spikegate::config::{Config, Store};
 use spikegate::control::client::{self, Wish};
+use spikegate::ledger::OrderId;
 use spikegate::server;
 
 /// What is logged unless RUST_LOG says otherwise. Failed requests are logged by the proxy, once and not in floods;
@@ -109,6 +110,35 @@ enum Step {
         #[arg(long)]
         change_id: Option<String>,
     },
+    /// Show one order.
+    Order {
+        /// The sale's id.
+        sale: String,
+        /// The order's id.
+        order: OrderId,
+    },
+    /// Take a payment for an order; the same payment may be told again.
+    Confirm {
+        /// The sale's id.
+        sale: String,
+        /// The order's id.
+        order: OrderId,
+        /// The payment's id: 1 to 64 of A-Z, a-z, 0-9, ".", "_", ":" and "-".
+        #[arg(long)]
+        payment: String,
+    },
+    /// Release an order that is not paid; an id without an order is given up, so that none can be made under it.
+    Cancel {
+        /// The sale's id.
+        sale: String,
+        /// The order's id.
+        order: OrderId,
+    },
+    /// Release at once what was not paid in time; the edges do so by themselves.
+    Sweep {
+        /// The sale's id.
+        sale: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -165,6 +195,10 @@ fn manage(place: &Place, step: Step) -> Result<(), String> {
         Step::Pause { sale } => Wish::Switch { sale, step: "pause" },
         Step::Resume { sale } => Wish::Switch { sale, step: "resume" },
         Step::Close { sale } => Wish::Switch { sale, step: "close" },
+        Step::Order { sale, order } => Wish::Order { sale, order },
+        Step::Confirm { sale, order, payment } => Wish::Confirm { sale, order, payment },
+        Step::Cancel { sale, order } => Wish::Cancel { sale, order },
+        Step::Sweep { sale } => Wish::Switch { sale, step: "sweep" },
         Step::AddStock { sale, delta, change_id } => {
             Wish::Stock { sale, change_id: change_id.unwrap_or_else(new_change_id), delta }
         }

@@ -23,7 +23,10 @@ use self::gate::{Gate, Verdict, Visitor};
 use self::request::{Ask, Rejection};
 use self::stat_log::StatLog;
 use crate::config::{self, BuyerSource};
-use crate::ledger::{Identity, Ledger, LedgerError, Order, OrderId, Purchase, SaleState, Terms, View};
+use crate::ledger::{
+    Cancelled, Confirmed, Identity, Ledger, LedgerError, Order, OrderId, PaymentId, Purchase, SaleState, Swept, Terms,
+    View,
+};
 use crate::telemetry::SaleMetrics;
 
 /// Why a purchase was not made. Every one of these is certain of its own request; an earlier one with the same key may
@@ -48,6 +51,13 @@ pub enum Refusal {
         /// The limit.
         limit: u64,
         /// What the buyer has.
+        have: u64,
+    },
+    /// The buyer has to pay or cancel an order first.
+    UnpaidLimit {
+        /// The limit.
+        limit: u64,
+        /// How many unpaid orders the buyer has.
         have: u64,
     },
     /// Less is left than was asked for.
@@ -127,6 +137,7 @@ impl Sale {
         let terms = Terms {
             hold_ms: u64::try_from(settings.hold.as_millis()).unwrap_or(u64::MAX),
             per_buyer: settings.per_buyer,
+            unpaid_per_buyer: settings.unpaid_per_buyer,
             opens_at_ms: settings.opens_at_ms,
             closes_at_ms: settings.closes_at_ms,
         };
@@ -170,8 +181,8 @@ impl Sale {
     /// # Errors
     /// [`Rejection::Bad`], naming where the buyer's id has to be.
     pub fn must_know_buyer<'a>(&self, ask: Ask<'a>) -> Result<Ask<'a>, Rejection> {
-        let limit = self.gate.view().map_or(self.settings.per_buyer, |view| view.terms.per_buyer);
-        if limit == 0 || ask.buyer.is_some() {
+        let terms = self.gate.view().map_or(self.terms, |view| view.terms);
+        if (terms.per_buyer == 0 && terms.unpaid_per_buyer == 0) || ask.buyer.is_some() {
             return Ok(ask);
         }
         let (BuyerSource::Header(field) | BuyerSource::Query(field) | BuyerSource::Body(field)) = &self.settings.buyer
@@ -302,6 +313,38 @@ impl Sale {
     /// Those of [`Ledger::snapshot`].
     pub async fn snapshot(&self) -> Result<View, LedgerError> {
         self.shared.ledger.snapshot(&self.settings.key, &self.terms).await
+    }
+
+    /// Takes a payment for an order.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::confirm`].
+    pub async fn confirm(&self, order: OrderId, payment: &PaymentId) -> Result<Confirmed, LedgerError> {
+        let confirmed = self.shared.ledger.confirm(&self.settings.key, &self.terms, order, payment).await;
+        self.shared.sync_now.notify_one();
+        confirmed
+    }
+
+    /// Releases an order that is not paid, or gives an id up that has no order.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::cancel`].
+    pub async fn cancel(&self, order: OrderId) -> Result<Cancelled, LedgerError> {
+        let cancelled = self.shared.ledger.cancel(&self.settings.key, order).await;
+        // What was released is for sale at once here, not only from the next sync on.
+        self.shared.sync_now.notify_one();
+        cancelled
+    }
+
+    /// Releases orders whose hold has ended, so many as one step may; see [`Ledger::sweep`].
+    ///
+    /// # Errors
+    /// Those of [`Ledger::sweep`], and [`LedgerError::Missing`] while the sale is not opened.
+    pub async fn sweep(&self) -> Result<Swept, LedgerError> {
+        let Some(identity) = self.identity.load_full() else { return Err(LedgerError::Missing) };
+        let swept = self.shared.ledger.sweep(&self.settings.key, identity.epoch).await?;
+        self.metrics.expired.add(swept.released as u64);
+        Ok(swept)
     }
 
     /// Opens, pauses or closes the sale.

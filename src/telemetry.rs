@@ -44,7 +44,7 @@ impl Counter {
 }
 
 /// The label values of `spikegate_purchases_total`, in the order of [`outcome_index`].
-const OUTCOMES: [&str; 14] = [
+const OUTCOMES: [&str; 15] = [
     "ordered",
     "repeated",
     "sold_out",
@@ -59,6 +59,7 @@ const OUTCOMES: [&str; 14] = [
     "unknown",
     "unavailable",
     "missing",
+    "unpaid_limit",
 ];
 
 const BAD_REQUEST: usize = 8;
@@ -78,6 +79,7 @@ fn outcome_index(outcome: &Outcome) -> usize {
             Refusal::Busy => 10,
             Refusal::Unavailable => 12,
             Refusal::Missing => 13,
+            Refusal::UnpaidLimit { .. } => 14,
         },
         Outcome::Unknown { .. } => 11,
     }
@@ -95,6 +97,8 @@ pub struct SaleMetrics {
     pub attempts: Counter,
     /// Batches asked again because their outcome was unknown.
     pub retries: Counter,
+    /// Orders that this edge released because they were not paid in time.
+    pub expired: Counter,
 }
 
 impl SaleMetrics {
@@ -142,11 +146,12 @@ impl Exposition {
             }
         }
         type Column = (&'static str, &'static str, fn(&SaleMetrics) -> &Counter);
-        let columns: [Column; 4] = [
+        let columns: [Column; 5] = [
             ("spikegate_gate_refused_total", "Purchases refused from memory.", |m| &m.refused_at_gate),
             ("spikegate_ledger_batches_total", "Batches brought to the ledger.", |m| &m.batches),
             ("spikegate_ledger_attempts_total", "Purchases in these batches.", |m| &m.attempts),
             ("spikegate_ledger_retries_total", "Batches asked again, their outcome being unknown.", |m| &m.retries),
+            ("spikegate_orders_expired_total", "Orders that this edge released, unpaid in time.", |m| &m.expired),
         ];
         for (name, help, counter) in columns {
             self.metric(name, "counter", help);
@@ -159,10 +164,11 @@ impl Exposition {
     /// What the gates know of the stock, by the sales' ids.
     pub fn stock(&mut self, views: &[(&str, View)]) {
         type Column = (&'static str, &'static str, fn(&View) -> u64);
-        let columns: [Column; 3] = [
+        let columns: [Column; 4] = [
             ("spikegate_tickets_total", "All tickets of a sale.", |view| view.total),
             ("spikegate_tickets_available", "Tickets that can be sold.", View::available),
             ("spikegate_tickets_sold", "Tickets held or paid.", |view| view.sold),
+            ("spikegate_tickets_paid", "Tickets paid.", |view| view.paid),
         ];
         for (name, help, value) in columns {
             self.metric(name, "gauge", help);

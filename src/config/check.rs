@@ -174,22 +174,26 @@ fn times_fit(config: &Config, sale: &Sale, of_sale: impl Fn(&str) -> String, err
     }
 }
 
+/// A limit for each buyer needs buyers that can be told apart, in every way of buying.
 fn buyer_can_be_told(sale: &Sale, of_sale: impl Fn(&str) -> String, errors: &mut Errors) {
-    let (per_buyer, buyer, dialect) = (of_sale("per_buyer"), of_sale("buyer"), of_sale("seed_dialect"));
-    if sale.per_buyer == 0 {
-        return;
-    }
-    match sale.buyer {
-        BuyerSource::Anonymous => errors.push_relation(
-            &per_buyer,
-            &[&per_buyer, &buyer],
-            "needs to know buyers apart: say in `buyer` where a buyer's id comes from, or set it to 0",
-        ),
-        BuyerSource::Body(_) if sale.seed_dialect => errors.push_relation(
-            &buyer,
-            &[&buyer, &per_buyer, &dialect],
-            "cannot be in the body while seed_dialect lets GET buy, which has none: per_buyer would not hold",
-        ),
-        _ => {}
+    let (buyer, dialect) = (of_sale("buyer"), of_sale("seed_dialect"));
+    for (name, limit) in [("per_buyer", sale.per_buyer), ("unpaid_per_buyer", sale.unpaid_per_buyer)] {
+        let path = of_sale(name);
+        match sale.buyer {
+            _ if limit == 0 => {}
+            BuyerSource::Anonymous => errors.push_relation(
+                &path,
+                &[&path, &buyer],
+                "needs to know buyers apart: say in `buyer` where a buyer's id comes from, or set it to 0",
+            ),
+            BuyerSource::Body(_) if sale.seed_dialect => errors.push_relation(
+                &buyer,
+                &[&buyer, &path, &dialect],
+                &format!(
+                    "cannot be in the body while seed_dialect lets GET buy, which has none: {name} would not hold"
+                ),
+            ),
+            _ => {}
+        }
     }
 }

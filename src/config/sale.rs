@@ -21,6 +21,7 @@ pub(super) fn sale(id: &str, node: &Node<'_>) -> Sale {
         deadline: sale.read("deadline", duration(10 * MILLISECOND..=MINUTE)).unwrap_or(3 * SECOND),
         hold: sale.read("hold", duration(SECOND..=7 * DAY)).unwrap_or(5 * MINUTE),
         per_buyer: sale.read("per_buyer", number(0..=1_000_000)).unwrap_or(0),
+        unpaid_per_buyer: sale.read("unpaid_per_buyer", number(0..=1_000_000)).unwrap_or(0),
         buyer: sale.read("buyer", buyer).unwrap_or(BuyerSource::Anonymous),
         opens_at_ms: sale.read("opens_at", time_ms),
         closes_at_ms: sale.read("closes_at", time_ms),

@@ -66,6 +66,7 @@ fn sale_by_default(id: &str) -> Sale {
         deadline: 3 * SECOND,
         hold: 300 * SECOND,
         per_buyer: 0,
+        unpaid_per_buyer: 0,
         buyer: BuyerSource::Anonymous,
         opens_at_ms: None,
         closes_at_ms: None,
@@ -134,6 +135,7 @@ sales:
     deadline: 260ms
     hold: 7d
     per_buyer: 4
+    unpaid_per_buyer: 2
     buyer: { header: X-User-Id }
     opens_at: 2026-12-01T20:00:00+08:00
     closes_at: 2026-12-01T12:00:01Z
@@ -216,6 +218,7 @@ sales:
                 deadline: Duration::from_millis(260),
                 hold: 7 * 24 * 3600 * SECOND,
                 per_buyer: 4,
+                unpaid_per_buyer: 2,
                 buyer: BuyerSource::Header("x-user-id".to_owned()),
                 opens_at_ms: Some(1_796_126_400_000),
                 closes_at_ms: Some(1_796_126_401_000),

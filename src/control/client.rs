@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::http::Response;
 
+use crate::ledger::OrderId;
+
 /// How long one call may take; the edge itself answers within its ledger's limits.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -47,7 +49,7 @@ pub enum Wish {
         /// With so many tickets, if it is made.
         total: Option<u64>,
     },
-    /// `pause`, `resume` or `close`.
+    /// `pause`, `resume`, `close` or `sweep`.
     Switch {
         /// Its id.
         sale: String,
@@ -62,6 +64,29 @@ pub enum Wish {
         change_id: String,
         /// How many.
         delta: i64,
+    },
+    /// One order.
+    Order {
+        /// The sale's id.
+        sale: String,
+        /// The order's id.
+        order: OrderId,
+    },
+    /// Take a payment for an order.
+    Confirm {
+        /// The sale's id.
+        sale: String,
+        /// The order's id.
+        order: OrderId,
+        /// The payment's id.
+        payment: String,
+    },
+    /// Release an order that is not paid.
+    Cancel {
+        /// The sale's id.
+        sale: String,
+        /// The order's id.
+        order: OrderId,
     },
 }
 
@@ -96,6 +121,11 @@ pub fn ask(address: &str, token: Option<&str>, wish: &Wish) -> Result<Value, Cli
         Wish::Stock { sale, change_id, delta } => {
             write(format!("/{sale}/stock"), &json!({ "change_id": change_id, "delta": delta }))
         }
+        Wish::Order { sale, order } => read(&format!("/{sale}/orders/{order}")),
+        Wish::Confirm { sale, order, payment } => {
+            write(format!("/{sale}/orders/{order}/confirm"), &json!({ "payment": payment }))
+        }
+        Wish::Cancel { sale, order } => write(format!("/{sale}/orders/{order}/cancel"), &json!({})),
     };
     let unreachable = |source| ClientError::Unreachable { address: address.to_owned(), source: Box::new(source) };
     let mut answer: Response<ureq::Body> = answer.map_err(unreachable)?;

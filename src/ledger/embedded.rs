@@ -18,8 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 use self::journal::{Journal, JournalError};
 use super::model::SaleModel;
 use super::{
-    Identity, Ledger, LedgerError, LogEntry, Order, OrderId, Purchase, Reserved, SYNC_ENTRIES_MAX, SaleState, SyncAsk,
-    Synced, TOTAL_MAX, Terms, View,
+    Cancelled, Confirmed, Identity, Ledger, LedgerError, LogEntry, Order, OrderId, PaymentId, Purchase, Reserved,
+    SYNC_LINES_MAX, SaleState, Swept, SyncAsk, Synced, TOTAL_MAX, Terms, View,
 };
 
 /// Steps that may wait for the thread. Every sale has one batch under way at most, so a few would do.
@@ -116,16 +116,14 @@ impl Keeper {
         self.read_all()?.sales.get(name).ok_or(LedgerError::Missing)
     }
 
-    /// Writes entries to disk, then lets them happen.
-    fn commit(&mut self, name: &str, entries: &[LogEntry]) -> Result<(), LedgerError> {
-        if entries.is_empty() {
-            return Ok(());
-        }
+    /// Writes an entry to disk, then lets it happen.
+    fn commit(&mut self, name: &str, entry: Option<&LogEntry>) -> Result<(), LedgerError> {
+        let Some(entry) = entry else { return Ok(()) };
         let kept = self.read_all()?;
         let sale = kept.sales.get_mut(name).ok_or(LedgerError::Missing)?;
-        match kept.journal.append(sale.number, entries) {
+        match kept.journal.append(sale.number, entry) {
             Ok(()) => {
-                entries.iter().for_each(|entry| sale.model.apply(entry));
+                sale.model.apply(entry);
                 Ok(())
             }
             Err(error) => Err(self.after_failed_write(name, &error)),
@@ -183,9 +181,23 @@ impl Keeper {
         }
         let version_before = sale.model.version();
         let reservation = sale.model.reserve(now_ms, terms, batch);
-        self.commit(name, &reservation.entries)?;
+        self.commit(name, reservation.entry.as_ref())?;
         let view = self.sale(name)?.model.view(now_ms, terms);
         Ok(Reserved { decisions: reservation.decisions, view, version_before })
+    }
+
+    fn sweep(&mut self, name: &str, epoch: u64) -> Result<Swept, LedgerError> {
+        let now_ms = (self.clock)();
+        let sale = self.sale(name)?;
+        if sale.identity.epoch != epoch {
+            return Err(LedgerError::Changed);
+        }
+        let sweep = sale.model.sweep(now_ms);
+        self.commit(name, sweep.entry.as_ref())?;
+        if let Some(sale) = self.read_all()?.sales.get_mut(name) {
+            sale.model.end(&sweep);
+        }
+        Ok(sweep.swept)
     }
 
     fn sync(&mut self, ask: &SyncAsk) -> Result<Synced, LedgerError> {
@@ -197,11 +209,11 @@ impl Keeper {
         }
         let view = sale.model.view(now_ms, &ask.terms);
         let entries = if ask.read_to < view.version {
-            kept.journal.read(sale.number, ask.read_to, SYNC_ENTRIES_MAX)?
+            kept.journal.read(sale.number, ask.read_to, usize::MAX, SYNC_LINES_MAX)?
         } else {
             Vec::new()
         };
-        Ok(Synced { view, entries })
+        Ok(Synced { view, next_due_ms: sale.model.next_due_ms(), entries })
     }
 }
 
@@ -255,12 +267,45 @@ impl Ledger for EmbeddedLedger {
         self.step(move |keeper| Ok(keeper.sale(&sale)?.model.order(&id).cloned())).await
     }
 
+    async fn confirm(
+        &self,
+        sale: &str,
+        terms: &Terms,
+        order: OrderId,
+        payment: &PaymentId,
+    ) -> Result<Confirmed, LedgerError> {
+        let (sale, terms, payment) = (sale.to_owned(), *terms, payment.clone());
+        self.step(move |keeper| {
+            let now_ms = (keeper.clock)();
+            let (confirmed, entry) = keeper.sale(&sale)?.model.confirm(now_ms, &terms, order, &payment);
+            keeper.commit(&sale, entry.as_ref())?;
+            Ok(confirmed)
+        })
+        .await
+    }
+
+    async fn cancel(&self, sale: &str, order: OrderId) -> Result<Cancelled, LedgerError> {
+        let sale = sale.to_owned();
+        self.step(move |keeper| {
+            let now_ms = (keeper.clock)();
+            let (cancelled, entry) = keeper.sale(&sale)?.model.cancel(now_ms, order);
+            keeper.commit(&sale, entry.as_ref())?;
+            Ok(cancelled)
+        })
+        .await
+    }
+
+    async fn sweep(&self, sale: &str, epoch: u64) -> Result<Swept, LedgerError> {
+        let sale = sale.to_owned();
+        self.step(move |keeper| keeper.sweep(&sale, epoch)).await
+    }
+
     async fn set_state(&self, sale: &str, state: SaleState) -> Result<(), LedgerError> {
         let sale = sale.to_owned();
         self.step(move |keeper| {
             let now_ms = (keeper.clock)();
             let entry = keeper.sale(&sale)?.model.set_state(now_ms, state);
-            keeper.commit(&sale, entry.as_slice())
+            keeper.commit(&sale, entry.as_ref())
         })
         .await
     }
@@ -270,7 +315,7 @@ impl Ledger for EmbeddedLedger {
         self.step(move |keeper| {
             let now_ms = (keeper.clock)();
             let entry = keeper.sale(&sale)?.model.add_stock(now_ms, &change_id, delta)?;
-            keeper.commit(&sale, entry.as_slice())
+            keeper.commit(&sale, entry.as_ref())
         })
         .await
     }
@@ -279,7 +324,7 @@ impl Ledger for EmbeddedLedger {
         let sale = sale.to_owned();
         self.step(move |keeper| {
             let number = keeper.sale(&sale)?.number;
-            Ok(keeper.read_all()?.journal.read(number, after, limit)?)
+            Ok(keeper.read_all()?.journal.read(number, after, limit, usize::MAX)?)
         })
         .await
     }

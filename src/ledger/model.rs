@@ -6,11 +6,12 @@
 #[cfg(test)]
 pub(crate) mod in_memory;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::{
-    Change, Decision, LedgerError, LogEntry, Order, OrderId, OrderState, Purchase, SaleState, TOTAL_MAX, Terms, View,
+    Cancelled, Change, Confirmed, Decision, LedgerError, LogEntry, Order, OrderId, OrderLine, OrderState, PaymentId,
+    Purchase, RefundReason, ReleaseReason, SWEEP_MAX, SaleState, Swept, TOTAL_MAX, Terms, View,
 };
 
 /// One sale.
@@ -24,21 +25,42 @@ pub struct SaleModel {
     paid: u64,
     state: SaleState,
     orders: HashMap<OrderId, Order>,
-    /// Tickets that a buyer holds or has paid.
-    buyers: HashMap<Arc<str>, u64>,
-    /// Held orders by the end of their hold.
-    due: BTreeSet<(u64, OrderId)>,
+    /// Those who have something.
+    buyers: HashMap<Arc<str>, Holdings>,
+    /// The orders of every entry that made some, by the end of their hold and the entry's number. Whether they are still
+    /// held is looked up when their time has come.
+    due: BTreeMap<(u64, u64), Vec<OrderId>>,
     /// Stock changes that were made, by their ids.
     changes: HashMap<Arc<str>, i64>,
 }
 
-/// What a step of purchases decides, and the entries that make it so.
+/// What a buyer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Holdings {
+    /// Tickets held or paid.
+    pub tickets: u64,
+    /// Orders that are held.
+    pub unpaid: u64,
+}
+
+/// What a step of purchases decides, and the entry that makes it so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
     /// One for each purchase.
     pub decisions: Vec<Decision>,
-    /// To be written, then applied, in this order.
-    pub entries: Vec<LogEntry>,
+    /// To be written, then applied; none if nothing was ordered.
+    pub entry: Option<LogEntry>,
+}
+
+/// What a sweep found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sweep {
+    /// For its caller.
+    pub swept: Swept,
+    /// The entries of `due` that are done with, once `entry` is written.
+    ended: Vec<(u64, u64)>,
+    /// To be written, then applied; none if nothing was released.
+    pub entry: Option<LogEntry>,
 }
 
 /// What the earlier purchases of a step leave to the later ones.
@@ -46,7 +68,7 @@ struct Draft<'a> {
     sale: &'a SaleModel,
     available: u64,
     orders: HashMap<OrderId, Order>,
-    bought: HashMap<Arc<str>, u64>,
+    bought: HashMap<Arc<str>, Holdings>,
 }
 
 impl Draft<'_> {
@@ -54,9 +76,10 @@ impl Draft<'_> {
         self.orders.get(id).or_else(|| self.sale.orders.get(id))
     }
 
-    fn has(&self, buyer: &str) -> u64 {
-        let before = self.sale.buyers.get(buyer).copied().unwrap_or(0);
-        before + self.bought.get(buyer).copied().unwrap_or(0)
+    fn has(&self, buyer: &str) -> Holdings {
+        let before = self.sale.held_by(buyer);
+        let bought = self.bought.get(buyer).copied().unwrap_or_default();
+        Holdings { tickets: before.tickets + bought.tickets, unpaid: before.unpaid + bought.unpaid }
     }
 }
 
@@ -105,15 +128,21 @@ impl SaleModel {
         self.orders.iter()
     }
 
-    /// What a buyer holds or has paid.
+    /// What a buyer has.
     #[must_use]
-    pub fn bought_by(&self, buyer: &str) -> u64 {
-        self.buyers.get(buyer).copied().unwrap_or(0)
+    pub fn held_by(&self, buyer: &str) -> Holdings {
+        self.buyers.get(buyer).copied().unwrap_or_default()
     }
 
-    /// Held orders by the end of their hold, earliest first.
+    /// Orders by the end of their hold, earliest first; those that are paid or cancelled stay among them until then.
     pub fn due(&self) -> impl Iterator<Item = (u64, OrderId)> {
-        self.due.iter().copied()
+        self.due.iter().flat_map(|((at_ms, _), orders)| orders.iter().map(|order| (*at_ms, *order)))
+    }
+
+    /// When the first hold ends that no sweep has looked at.
+    #[must_use]
+    pub fn next_due_ms(&self) -> Option<u64> {
+        self.due.keys().next().map(|(at_ms, _)| *at_ms)
     }
 
     /// The first entry of a sale's log.
@@ -132,44 +161,35 @@ impl SaleModel {
             orders: HashMap::with_capacity(batch.len()),
             bought: HashMap::new(),
         };
+        let expires_at_ms = at_ms.saturating_add(terms.hold_ms);
         let mut decisions = Vec::with_capacity(batch.len());
-        let mut entries = Vec::with_capacity(batch.len());
+        let mut orders = Vec::with_capacity(batch.len());
         for purchase in batch {
             if let Some(refused_or_known) = self.refuse_or_repeat(at_ms, terms, &draft, purchase) {
                 decisions.push(refused_or_known);
                 continue;
             }
             // From here on the purchase is made.
-            let order = Order {
-                state: OrderState::Held,
-                quantity: purchase.quantity,
-                buyer: purchase.buyer.clone(),
-                expires_at_ms: at_ms.saturating_add(terms.hold_ms),
-            };
-            draft.available -= u64::from(order.quantity);
-            if let Some(buyer) = &order.buyer {
-                *draft.bought.entry(Arc::clone(buyer)).or_default() += u64::from(order.quantity);
+            let Purchase { id, buyer, quantity } = purchase;
+            draft.available -= u64::from(*quantity);
+            if let Some(buyer) = buyer {
+                let bought = draft.bought.entry(Arc::clone(buyer)).or_default();
+                bought.tickets += u64::from(*quantity);
+                bought.unpaid += 1;
             }
-            entries.push(LogEntry {
-                seq: self.version + 1 + entries.len() as u64,
-                at_ms,
-                change: Change::Held {
-                    order: purchase.id,
-                    quantity: order.quantity,
-                    buyer: order.buyer.clone(),
-                    expires_at_ms: order.expires_at_ms,
-                },
-            });
-            draft.orders.insert(purchase.id, order.clone());
+            let order = Order::held(*quantity, buyer.clone(), expires_at_ms);
+            draft.orders.insert(*id, order.clone());
+            orders.push(OrderLine { order: *id, quantity: *quantity, buyer: buyer.clone() });
             decisions.push(Decision::Ordered { order, again: false });
         }
-        Reservation { decisions, entries }
+        let entry = (!orders.is_empty()).then(|| self.entry(now_ms, Change::Held { expires_at_ms, orders }));
+        Reservation { decisions, entry }
     }
 
     /// The rules, in their order of precedence; `None` if the purchase is to be made.
     fn refuse_or_repeat(&self, at_ms: u64, terms: &Terms, draft: &Draft, purchase: &Purchase) -> Option<Decision> {
         if let Some(order) = draft.order(&purchase.id) {
-            return Some(if order.quantity == purchase.quantity {
+            return Some(if order.quantity == purchase.quantity || order.is_tombstone() {
                 Decision::Ordered { order: order.clone(), again: true }
             } else {
                 Decision::KeyReused
@@ -187,16 +207,119 @@ impl SaleModel {
         if draft.available == 0 {
             return Some(Decision::SoldOut);
         }
-        if let (Some(buyer), true) = (&purchase.buyer, terms.per_buyer > 0) {
-            let have = draft.has(buyer);
-            if have + u64::from(purchase.quantity) > u64::from(terms.per_buyer) {
-                return Some(Decision::BuyerLimit { have });
+        if let Some(buyer) = &purchase.buyer {
+            let Holdings { tickets, unpaid } = draft.has(buyer);
+            if terms.per_buyer > 0 && tickets + u64::from(purchase.quantity) > u64::from(terms.per_buyer) {
+                return Some(Decision::BuyerLimit { have: tickets });
+            }
+            if terms.unpaid_per_buyer > 0 && unpaid >= u64::from(terms.unpaid_per_buyer) {
+                return Some(Decision::UnpaidLimit { have: unpaid });
             }
         }
         if draft.available < u64::from(purchase.quantity) {
             return Some(Decision::NotEnough { left: draft.available });
         }
         None
+    }
+
+    /// Decides a payment, and gives the entry that takes it, if one does.
+    #[must_use]
+    pub fn confirm(
+        &self,
+        now_ms: u64,
+        terms: &Terms,
+        id: OrderId,
+        payment: &PaymentId,
+    ) -> (Confirmed, Option<LogEntry>) {
+        let Some(order) = self.orders.get(&id) else { return (Confirmed::UnknownOrder, None) };
+        let retaken = match order.state {
+            OrderState::Held => false,
+            OrderState::Released => match self.refuse_to_take_back(terms, order) {
+                Some(reason) => return (Confirmed::RefundDue(reason), None),
+                None => true,
+            },
+            OrderState::Paid => {
+                let decided = match &order.payment {
+                    Some(other) if other != payment => {
+                        Confirmed::RefundDue(RefundReason::PaidOtherwise { payment: other.clone() })
+                    }
+                    _ => Confirmed::Paid { order: order.clone(), retaken: false },
+                };
+                return (decided, None);
+            }
+        };
+        let line = line(id, order);
+        let paid = Order { state: OrderState::Paid, payment: Some(payment.clone()), reason: None, ..order.clone() };
+        let change = Change::Paid { line, payment: payment.clone(), retaken };
+        (Confirmed::Paid { order: paid, retaken }, Some(self.entry(now_ms, change)))
+    }
+
+    /// Why a released order cannot be taken back. Whether the sale is open does not matter: its buyer was in time to buy,
+    /// and what is left is nobody else's yet.
+    fn refuse_to_take_back(&self, terms: &Terms, order: &Order) -> Option<RefundReason> {
+        let (left, quantity) = (self.total.saturating_sub(self.sold), u64::from(order.quantity));
+        let have = order.buyer.as_deref().map_or(0, |buyer| self.held_by(buyer).tickets);
+        if order.is_tombstone() {
+            Some(RefundReason::GivenUp)
+        } else if left == 0 {
+            Some(RefundReason::SoldOut)
+        } else if order.buyer.is_some() && terms.per_buyer > 0 && have + quantity > u64::from(terms.per_buyer) {
+            Some(RefundReason::BuyerLimit { have })
+        } else if left < quantity {
+            Some(RefundReason::NotEnough { left })
+        } else {
+            None
+        }
+    }
+
+    /// Decides a cancellation, and gives the entry that makes it, if one does.
+    #[must_use]
+    pub fn cancel(&self, now_ms: u64, id: OrderId) -> (Cancelled, Option<LogEntry>) {
+        let Some(order) = self.orders.get(&id) else {
+            return (Cancelled::GivenUp, Some(self.entry(now_ms, Change::GivenUp { order: id })));
+        };
+        match order.state {
+            OrderState::Held => {
+                let reason = ReleaseReason::Cancelled;
+                let released = Order { state: OrderState::Released, reason: Some(reason), ..order.clone() };
+                let change = Change::Released { reason, orders: vec![line(id, order)] };
+                (Cancelled::Released(released), Some(self.entry(now_ms, change)))
+            }
+            OrderState::Paid => (Cancelled::AlreadyPaid(order.clone()), None),
+            OrderState::Released if order.is_tombstone() => (Cancelled::GivenUp, None),
+            OrderState::Released => (Cancelled::Released(order.clone()), None),
+        }
+    }
+
+    /// Finds orders to be released, those whose hold ended first before all others. Orders of one step are looked at
+    /// together, so that one entry of `due` is done with whole.
+    #[must_use]
+    pub fn sweep(&self, now_ms: u64) -> Sweep {
+        let at_ms = self.clock(now_ms);
+        let (mut swept, mut ended, mut orders) = (Swept::default(), Vec::new(), Vec::new());
+        for (key, ids) in &self.due {
+            if key.0 > at_ms || (swept.ended > 0 && swept.ended + ids.len() > SWEEP_MAX) {
+                break;
+            }
+            swept.ended += ids.len();
+            ended.push(*key);
+            let held = ids.iter().filter_map(|id| {
+                let order = self.orders.get(id)?;
+                (order.state == OrderState::Held).then(|| line(*id, order))
+            });
+            orders.extend(held);
+        }
+        swept.released = orders.len();
+        let released = Change::Released { reason: ReleaseReason::Expired, orders };
+        let entry = (swept.released > 0).then(|| self.entry(now_ms, released));
+        Sweep { swept, ended, entry }
+    }
+
+    /// Forgets the deadlines that a sweep has dealt with, when its entry was written and applied.
+    pub fn end(&mut self, sweep: &Sweep) {
+        for key in &sweep.ended {
+            self.due.remove(key);
+        }
     }
 
     /// The entry that sets the state; `None` if it is set already.
@@ -232,24 +355,72 @@ impl SaleModel {
                 self.total = *total;
                 self.sold = *sold;
             }
-            Change::Held { order, quantity, buyer, expires_at_ms } => {
-                self.sold += u64::from(*quantity);
-                if let Some(buyer) = buyer {
-                    *self.buyers.entry(Arc::clone(buyer)).or_default() += u64::from(*quantity);
+            Change::Held { expires_at_ms, orders } => {
+                for OrderLine { order, quantity, buyer } in orders {
+                    self.take(buyer.as_ref(), *quantity);
+                    self.hold(buyer.as_ref(), 1);
+                    self.orders.insert(*order, Order::held(*quantity, buyer.clone(), *expires_at_ms));
                 }
-                self.due.insert((*expires_at_ms, *order));
-                let made = Order {
-                    state: OrderState::Held,
-                    quantity: *quantity,
-                    buyer: buyer.clone(),
-                    expires_at_ms: *expires_at_ms,
-                };
-                self.orders.insert(*order, made);
+                self.due.insert((*expires_at_ms, entry.seq), orders.iter().map(|line| line.order).collect());
+            }
+            Change::Paid { line: OrderLine { order, quantity, buyer }, payment, retaken } => {
+                if *retaken {
+                    self.take(buyer.as_ref(), *quantity);
+                } else {
+                    self.hold(buyer.as_ref(), -1);
+                }
+                self.paid += u64::from(*quantity);
+                if let Some(order) = self.orders.get_mut(order) {
+                    order.state = OrderState::Paid;
+                    order.payment = Some(payment.clone());
+                    order.reason = None;
+                }
+            }
+            Change::Released { reason, orders } => {
+                for OrderLine { order, quantity, buyer } in orders {
+                    self.hold(buyer.as_ref(), -1);
+                    self.give_back(buyer.as_ref(), *quantity);
+                    if let Some(order) = self.orders.get_mut(order) {
+                        order.state = OrderState::Released;
+                        order.reason = Some(*reason);
+                    }
+                }
+            }
+            Change::GivenUp { order } => {
+                self.orders.insert(*order, Order::tombstone());
             }
             Change::State { state } => self.state = *state,
             Change::Stock { change_id, delta } => {
                 self.total = self.total.saturating_add_signed(*delta);
                 self.changes.insert(Arc::clone(change_id), *delta);
+            }
+        }
+    }
+
+    fn take(&mut self, buyer: Option<&Arc<str>>, quantity: u32) {
+        self.sold += u64::from(quantity);
+        if let Some(buyer) = buyer {
+            self.buyers.entry(Arc::clone(buyer)).or_default().tickets += u64::from(quantity);
+        }
+    }
+
+    fn give_back(&mut self, buyer: Option<&Arc<str>>, quantity: u32) {
+        self.sold = self.sold.saturating_sub(u64::from(quantity));
+        self.change_holdings(buyer, |has| has.tickets = has.tickets.saturating_sub(u64::from(quantity)));
+    }
+
+    /// One more unpaid order, or one less.
+    fn hold(&mut self, buyer: Option<&Arc<str>>, orders: i64) {
+        self.change_holdings(buyer, |has| has.unpaid = has.unpaid.saturating_add_signed(orders));
+    }
+
+    /// Buyers who have nothing are not kept.
+    fn change_holdings(&mut self, buyer: Option<&Arc<str>>, change: impl FnOnce(&mut Holdings)) {
+        if let Some(buyer) = buyer {
+            let has = self.buyers.entry(Arc::clone(buyer)).or_default();
+            change(has);
+            if *has == Holdings::default() {
+                self.buyers.remove(buyer);
             }
         }
     }
@@ -261,4 +432,8 @@ impl SaleModel {
     fn clock(&self, now_ms: u64) -> u64 {
         now_ms.max(self.clock_ms)
     }
+}
+
+fn line(id: OrderId, order: &Order) -> OrderLine {
+    OrderLine { order: id, quantity: order.quantity, buyer: order.buyer.clone() }
 }

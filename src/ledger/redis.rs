@@ -8,6 +8,7 @@ mod keys;
 mod reply;
 mod scripts;
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ use tokio::sync::Mutex;
 use self::keys::Keys;
 use self::scripts::{Call, SCRIPTS};
 use super::{
-    Identity, Ledger, LedgerError, LogEntry, Order, OrderId, Purchase, Reserved, SaleState, SyncAsk, Synced, TOTAL_MAX,
-    Terms, View,
+    Cancelled, Confirmed, Identity, Ledger, LedgerError, LogEntry, Order, OrderId, PaymentId, Purchase, Reserved,
+    SWEEP_MAX, SYNC_LINES_MAX, SaleState, Swept, SyncAsk, Synced, TOTAL_MAX, Terms, View,
 };
 
 /// See the module's own words.
@@ -167,6 +168,11 @@ fn refuse_errors(value: Value) -> Result<Value, LedgerError> {
     })
 }
 
+/// The step was made by now, so what cannot be read of its reply leaves its outcome unknown, not refused.
+fn made_but_unread(error: LedgerError) -> LedgerError {
+    LedgerError::Unknown(error.to_string())
+}
+
 fn unavailable(error: &RedisError) -> LedgerError {
     LedgerError::Unavailable(error.to_string())
 }
@@ -200,27 +206,29 @@ impl Ledger for RedisLedger {
         let keys = Keys::of(sale);
         let names = [keys.hash(), &keys.orders(), &keys.due(), &keys.buyers(), &keys.log()];
         let mut call = Call::new(&SCRIPTS.reserve, &names).arg(format!("{epoch:016x}")).terms(terms);
+        let mut line = String::new();
         for purchase in batch.iter() {
             let buyer = purchase.buyer.as_deref().unwrap_or_default();
-            call = call.arg(&purchase.id.hex()[..]).arg(purchase.quantity).arg(buyer);
+            // Writing to a String cannot fail.
+            line.clear();
+            let _ = write!(line, "{} {buyer}", purchase.quantity);
+            call = call.arg(&purchase.id.hex()[..]).arg(line.as_str());
         }
-        // The step was made by now, so what cannot be read of its reply leaves its outcome unknown, not refused.
-        let reply = self.ask(&call.command()).await?;
-        reply::reserved(reply, batch).map_err(|error| LedgerError::Unknown(error.to_string()))
+        reply::reserved(&self.ask(&call.command()).await?, batch).map_err(made_but_unread)
     }
 
     async fn sync(&self, asks: &[SyncAsk]) -> Result<Vec<Result<Synced, LedgerError>>, LedgerError> {
         let mut pipeline = Pipeline::with_capacity(asks.len());
         for ask in asks {
             let epoch = format!("{:016x}", ask.epoch);
-            pipeline.add_command(sync_call(&ask.sale, &epoch, &ask.terms, ask.read_to, super::SYNC_ENTRIES_MAX));
+            pipeline.add_command(sync_call(&ask.sale, &epoch, &ask.terms, ask.read_to, SYNC_LINES_MAX));
         }
         let values = self.ask_all(&pipeline, asks.len()).await?;
-        Ok(values.into_iter().map(|value| reply::synced(refuse_errors(value)?)).collect())
+        Ok(values.into_iter().map(|value| reply::synced(&refuse_errors(value)?)).collect())
     }
 
     async fn snapshot(&self, sale: &str, terms: &Terms) -> Result<View, LedgerError> {
-        Ok(reply::synced(self.ask(&sync_call(sale, "", terms, 0, 0)).await?)?.view)
+        Ok(reply::synced(&self.ask(&sync_call(sale, "", terms, 0, 0)).await?)?.view)
     }
 
     async fn order(&self, sale: &str, id: OrderId) -> Result<Option<Order>, LedgerError> {
@@ -230,6 +238,35 @@ impl Ledger for RedisLedger {
             Value::Nil => Ok(None),
             value => reply::order(&value).map(Some),
         }
+    }
+
+    async fn confirm(
+        &self,
+        sale: &str,
+        terms: &Terms,
+        order: OrderId,
+        payment: &PaymentId,
+    ) -> Result<Confirmed, LedgerError> {
+        let keys = Keys::of(sale);
+        let call = Call::new(&SCRIPTS.confirm, &[keys.hash(), &keys.orders(), &keys.buyers(), &keys.log()])
+            .terms(terms)
+            .arg(&order.hex()[..])
+            .arg(payment.as_str());
+        reply::confirmed(&self.ask(&call.command()).await?).map_err(made_but_unread)
+    }
+
+    async fn cancel(&self, sale: &str, order: OrderId) -> Result<Cancelled, LedgerError> {
+        let keys = Keys::of(sale);
+        let call = Call::new(&SCRIPTS.cancel, &[keys.hash(), &keys.orders(), &keys.buyers(), &keys.log()])
+            .arg(&order.hex()[..]);
+        reply::cancelled(&self.ask(&call.command()).await?).map_err(made_but_unread)
+    }
+
+    async fn sweep(&self, sale: &str, epoch: u64) -> Result<Swept, LedgerError> {
+        let keys = Keys::of(sale);
+        let names = [keys.hash(), &keys.orders(), &keys.due(), &keys.buyers(), &keys.log()];
+        let call = Call::new(&SCRIPTS.sweep, &names).arg(format!("{epoch:016x}")).arg(SWEEP_MAX);
+        reply::swept(&self.ask(&call.command()).await?).map_err(made_but_unread)
     }
 
     async fn set_state(&self, sale: &str, state: SaleState) -> Result<(), LedgerError> {
@@ -260,7 +297,8 @@ impl Ledger for RedisLedger {
     }
 }
 
-fn sync_call(sale: &str, epoch: &str, terms: &Terms, read_to: u64, limit: usize) -> Cmd {
+fn sync_call(sale: &str, epoch: &str, terms: &Terms, read_to: u64, lines_max: usize) -> Cmd {
     let keys = Keys::of(sale);
-    Call::new(&SCRIPTS.sync, &[keys.hash(), &keys.log()]).arg(epoch).terms(terms).arg(read_to).arg(limit).command()
+    let call = Call::new(&SCRIPTS.sync, &[keys.hash(), &keys.log(), &keys.due()]);
+    call.arg(epoch).terms(terms).arg(read_to).arg(lines_max).command()
 }

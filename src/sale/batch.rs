@@ -239,6 +239,9 @@ fn outcome(pending: &Pending, decision: &Decision, reserved: &Reserved) -> Outco
         Decision::Paused => Refusal::Paused,
         Decision::SoldOut => Refusal::SoldOut,
         Decision::BuyerLimit { have } => Refusal::BuyerLimit { limit: u64::from(terms.per_buyer), have: *have },
+        Decision::UnpaidLimit { have } => {
+            Refusal::UnpaidLimit { limit: u64::from(terms.unpaid_per_buyer), have: *have }
+        }
         Decision::NotEnough { left } => Refusal::NotEnough { left: *left },
     })
 }

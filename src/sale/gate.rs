@@ -22,7 +22,7 @@ use arc_swap::ArcSwap;
 use self::fingerprints::Fingerprints;
 use self::limits::BuyerLimits;
 use super::Refusal;
-use crate::ledger::{Change, Decision, OrderId, Purchase, Reserved, SYNC_ENTRIES_MAX, SaleState, Synced, View};
+use crate::ledger::{Change, Decision, OrderId, Purchase, Reserved, SaleState, Synced, View};
 
 /// What the gate says to a purchase.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,9 +69,15 @@ struct Known {
     closes_at: Option<Instant>,
 }
 
+/// Buyers who were refused, by which limit.
+struct Remembered<'a> {
+    tickets: Option<&'a BuyerLimits>,
+    unpaid: Option<&'a BuyerLimits>,
+}
+
 impl Known {
     /// The rules in the ledger's order of precedence.
-    fn refusal(&self, visitor: &Visitor, limits: Option<&BuyerLimits>, now: Instant) -> Option<Refusal> {
+    fn refusal(&self, visitor: &Visitor, limits: &Remembered, now: Instant) -> Option<Refusal> {
         let view = &self.view;
         if view.state == SaleState::Closed || self.closes_at.is_some_and(|end| now >= end) {
             return Some(Refusal::Closed);
@@ -88,13 +94,21 @@ impl Known {
         if left == 0 {
             return Some(Refusal::SoldOut);
         }
-        let limit = u64::from(view.terms.per_buyer);
-        if limit > 0
-            && self.log_is_read
-            && let (Some(buyer), Some(limits)) = (visitor.buyer, limits)
-            && let Some(have) = limits.have(buyer).filter(|have| have + quantity > limit)
-        {
-            return Some(Refusal::BuyerLimit { limit, have });
+        if let Some(buyer) = visitor.buyer.filter(|_| self.log_is_read) {
+            let limit = u64::from(view.terms.per_buyer);
+            if limit > 0
+                && let Some(have) = limits.tickets.and_then(|limits| limits.have(buyer))
+                && have + quantity > limit
+            {
+                return Some(Refusal::BuyerLimit { limit, have });
+            }
+            let limit = u64::from(view.terms.unpaid_per_buyer);
+            if limit > 0
+                && let Some(have) = limits.unpaid.and_then(|limits| limits.have(buyer))
+                && have >= limit
+            {
+                return Some(Refusal::UnpaidLimit { limit, have });
+            }
         }
         (left < quantity).then_some(Refusal::NotEnough { left })
     }
@@ -111,6 +125,8 @@ pub struct Gate {
     log_has_gap: AtomicBool,
     /// Made when the first buyer meets the limit; most sales never need it.
     limits: OnceLock<BuyerLimits>,
+    /// The same for the limit of unpaid orders.
+    unpaid: OnceLock<BuyerLimits>,
     /// Orders those who learn; visitors never take it.
     learning: Mutex<()>,
 }
@@ -124,6 +140,7 @@ impl Default for Gate {
             read_to: AtomicU64::new(0),
             log_has_gap: AtomicBool::new(false),
             limits: OnceLock::new(),
+            unpaid: OnceLock::new(),
             learning: Mutex::new(()),
         }
     }
@@ -139,7 +156,8 @@ impl Gate {
             Knowledge::Missing => return Verdict::Refuse(Refusal::Missing),
             Knowledge::Known(known) => known,
         };
-        let Some(refusal) = known.refusal(visitor, self.limits.get(), now) else { return Verdict::Ask };
+        let limits = Remembered { tickets: self.limits.get(), unpaid: self.unpaid.get() };
+        let Some(refusal) = known.refusal(visitor, &limits, now) else { return Verdict::Ask };
         match visitor.retry_of {
             Some(_) if known.log_has_gap => Verdict::Ask,
             Some(_) if !known.log_is_read => Verdict::Wait,
@@ -190,6 +208,9 @@ impl Gate {
                 (Decision::BuyerLimit { have }, Some(buyer)) if reserved.view.version >= read_to => {
                     self.limits.get_or_init(BuyerLimits::default).remember(buyer, *have);
                 }
+                (Decision::UnpaidLimit { have }, Some(buyer)) if reserved.view.version >= read_to => {
+                    self.unpaid.get_or_init(BuyerLimits::default).remember(buyer, *have);
+                }
                 _ => {}
             }
         }
@@ -213,21 +234,34 @@ impl Gate {
         }
         for entry in &synced.entries {
             match &entry.change {
-                Change::Held { order, .. } => self.orders.insert(*order),
-                // None of these gives tickets back to a buyer, so what is remembered of limits stays true.
+                Change::Held { orders, .. } => orders.iter().for_each(|line| self.orders.insert(line.order)),
+                Change::GivenUp { order } => self.orders.insert(*order),
+                // What a buyer has becomes less, or fewer of it are unpaid.
+                Change::Paid { line, .. } => self.forget_limits(line.buyer.as_deref()),
+                Change::Released { orders, .. } => {
+                    orders.iter().for_each(|line| self.forget_limits(line.buyer.as_deref()));
+                }
+                // None of these changes what a buyer has, so what is remembered of limits stays true.
                 Change::Opened { .. } | Change::State { .. } | Change::Stock { .. } => {}
             }
         }
-        let complete = synced.entries.len() < SYNC_ENTRIES_MAX;
         let read_to = asked_from + synced.entries.len() as u64;
+        let is_stuck = synced.entries.is_empty() && asked_from < synced.view.version;
         let follows = synced.entries.iter().zip(asked_from + 1..).all(|(entry, seq)| entry.seq == seq);
-        if follows && (!complete || read_to >= synced.view.version) {
+        if follows && !is_stuck {
             self.read_to.fetch_max(read_to, Ordering::Relaxed);
         } else if !self.log_has_gap.swap(true, Ordering::Relaxed) {
             log::error!("the log has a gap behind entry {asked_from}; retries are left to the ledger to decide");
         }
         self.learn(&synced.view, under_way);
-        !complete && self.read_to() > asked_from
+        self.read_to() > asked_from && self.read_to() < synced.view.version
+    }
+
+    fn forget_limits(&self, buyer: Option<&str>) {
+        let Some(buyer) = buyer else { return };
+        for limits in [&self.limits, &self.unpaid].into_iter().filter_map(OnceLock::get) {
+            limits.forget(buyer);
+        }
     }
 
     fn is_of_another_sale(&self, view: &View) -> bool {
@@ -296,7 +330,7 @@ impl Gate {
         self.orders.clear();
         self.read_to.store(0, Ordering::Relaxed);
         self.log_has_gap.store(false, Ordering::Relaxed);
-        if let Some(limits) = self.limits.get() {
+        for limits in [&self.limits, &self.unpaid].into_iter().filter_map(OnceLock::get) {
             limits.clear();
         }
     }

@@ -129,6 +129,13 @@ fn refusal_problem(refusal: &Refusal) -> Answer {
             &format!("One buyer may have {limit}; this one has {have}."),
             json!({ "limit": limit, "have": have }),
         ),
+        Refusal::UnpaidLimit { limit, have } => Answer::problem(
+            409,
+            "unpaid-limit",
+            "Too many unpaid orders",
+            &format!("One buyer may have {limit} unpaid; this one has {have}. Pay or cancel one first."),
+            json!({ "limit": limit, "have": have }),
+        ),
         Refusal::NotYet { wait } => {
             problem(403, "sale-not-open", "Sale not open", "The sale has not begun.").retry_after(ceil_s(*wait))
         }
@@ -163,6 +170,9 @@ fn refusal_seed(refusal: &Refusal) -> Answer {
         Refusal::SoldOut => seed(-1, "已售罄", None),
         Refusal::NotEnough { left } => seed(-2, "余票不足", Some(json!({ "left": left }))),
         Refusal::BuyerLimit { limit, have } => seed(-3, "超出限购数量", Some(json!({ "limit": limit, "have": have }))),
+        Refusal::UnpaidLimit { limit, have } => {
+            seed(-14, "未支付订单过多", Some(json!({ "limit": limit, "have": have })))
+        }
         Refusal::NotYet { wait } => seed(-4, "尚未开售", Some(json!({ "retry_after": ceil_s(*wait) }))),
         Refusal::Closed => seed(-5, "已结束", None),
         Refusal::Paused => seed(-6, "暂停销售", None),
@@ -180,7 +190,7 @@ fn released(dialect: Dialect, id: OrderId) -> Answer {
             409,
             "order-released",
             "Order released",
-            "The order of this Idempotency-Key was not paid in time; its tickets went back on sale.",
+            "The order of this Idempotency-Key was not paid in time, or was cancelled; its tickets went back on sale.",
             members,
         ),
         Dialect::Seed => seed(-13, "订单已失效", Some(members)),

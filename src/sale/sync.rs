@@ -90,7 +90,11 @@ async fn learn(
     under_way: Range<Instant>,
 ) -> Result<bool, LedgerError> {
     match answer {
-        Ok(synced) => Ok(sale.gate.learn_sync(asked_from, &synced, under_way)),
+        Ok(synced) => {
+            let more = sale.gate.learn_sync(asked_from, &synced, under_way);
+            let is_due = synced.next_due_ms.is_some_and(|due_ms| due_ms <= synced.view.now_ms);
+            Ok(more | (is_due && sweep(sale).await?))
+        }
         Err(LedgerError::Changed) => {
             log::warn!("sale {}: the ledger has a new sale of this name", sale.id());
             open_again(sale).await
@@ -105,6 +109,20 @@ async fn learn(
         }
         Err(error) => {
             set_aside(sale, &error);
+            Ok(false)
+        }
+    }
+}
+
+/// Releases what was not paid in time. Every edge does, so that it happens as long as one of them lives; that two do it at
+/// once is no harm. Says whether something ended, for then there is more to read, and perhaps more to sweep.
+async fn sweep(sale: &Sale) -> Result<bool, LedgerError> {
+    match patiently(sale.sweep()).await {
+        Ok(swept) => Ok(swept.ended > 0),
+        Err(error @ (LedgerError::Unavailable(_) | LedgerError::Unknown(_))) => Err(error),
+        // Its purchases do not depend on it, and the next sync tells what has become of the sale.
+        Err(error) => {
+            log::error!("sale {}: unpaid orders cannot be released: {error}", sale.id());
             Ok(false)
         }
     }

@@ -42,6 +42,7 @@ fn any_tree() -> impl Strategy<Value = Value> {
         "hold",
         "deadline",
         "per_buyer",
+        "unpaid_per_buyer",
         "buyer",
         "header",
         "query",

@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 use super::super::{Identity, LogEntry};
 
 /// Told to SQLite as `user_version`; a file of another one is not touched.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// What can go wrong with the file.
 #[derive(Debug, thiserror::Error)]
@@ -76,17 +76,14 @@ impl Journal {
         let transaction = self.store.transaction()?;
         transaction.execute("INSERT INTO sale (name, identity) VALUES (?1, ?2)", params![name, json(identity)?])?;
         let number = transaction.last_insert_rowid();
-        insert(&transaction, number, std::slice::from_ref(opened))?;
+        insert(&transaction, number, opened)?;
         transaction.commit()?;
         Ok(number)
     }
 
-    /// Adds entries, durably and all together. After an error nobody knows what reached the disk.
-    pub(super) fn append(&mut self, sale: i64, entries: &[LogEntry]) -> Result<()> {
-        let transaction = self.store.transaction()?;
-        insert(&transaction, sale, entries)?;
-        transaction.commit()?;
-        Ok(())
+    /// Adds an entry, durably. After an error nobody knows what reached the disk.
+    pub(super) fn append(&mut self, sale: i64, entry: &LogEntry) -> Result<()> {
+        insert(&self.store, sale, entry)
     }
 
     /// The number of a sale's newest entry; 0 if it has none.
@@ -112,15 +109,19 @@ impl Journal {
         Ok(())
     }
 
-    /// Gives entries after `seq`, oldest first.
-    pub(super) fn read(&self, sale: i64, after: u64, limit: usize) -> Result<Vec<LogEntry>> {
+    /// Gives entries after `after`, oldest first, until there are `entries_max` or they have `lines_max` lines together.
+    pub(super) fn read(&self, sale: i64, after: u64, entries_max: usize, lines_max: usize) -> Result<Vec<LogEntry>> {
         let mut query = self
             .store
             .prepare_cached("SELECT seq, entry FROM log WHERE sale = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3")?;
-        let mut rows = query.query(params![sale, number(after), number(limit as u64)])?;
-        let mut entries = Vec::new();
-        while let Some(row) = rows.next()? {
-            entries.push(parse(row)?);
+        let mut rows = query.query(params![sale, number(after), number(entries_max as u64)])?;
+        let (mut entries, mut lines) = (Vec::new(), 0);
+        while lines < lines_max
+            && let Some(row) = rows.next()?
+        {
+            let entry = parse(row)?;
+            lines += entry.lines();
+            entries.push(entry);
         }
         Ok(entries)
     }
@@ -141,11 +142,9 @@ fn create(setup: &Transaction) -> Result<()> {
     Ok(())
 }
 
-fn insert(transaction: &Transaction, sale: i64, entries: &[LogEntry]) -> Result<()> {
-    let mut insert = transaction.prepare_cached("INSERT INTO log (sale, seq, entry) VALUES (?1, ?2, ?3)")?;
-    for entry in entries {
-        insert.execute(params![sale, number(entry.seq), json(entry)?])?;
-    }
+fn insert(store: &Connection, sale: i64, entry: &LogEntry) -> Result<()> {
+    let mut insert = store.prepare_cached("INSERT INTO log (sale, seq, entry) VALUES (?1, ?2, ?3)")?;
+    insert.execute(params![sale, number(entry.seq), json(entry)?])?;
     Ok(())
 }
 

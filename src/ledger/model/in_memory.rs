@@ -9,9 +9,12 @@ use async_trait::async_trait;
 
 use super::SaleModel;
 use crate::ledger::{
-    Identity, Ledger, LedgerError, LogEntry, Order, OrderId, Purchase, Reserved, SYNC_ENTRIES_MAX, SaleState, SyncAsk,
-    Synced, Terms, View,
+    Cancelled, Confirmed, Identity, Ledger, LedgerError, LogEntry, Order, OrderId, PaymentId, Purchase, Reserved,
+    SaleState, Swept, SyncAsk, Synced, Terms, View,
 };
+
+/// Few, so that a log of tests takes more than one sync.
+pub const SYNC_ENTRIES: usize = 8;
 
 /// What happens to one step of purchases.
 #[derive(Debug, Clone, Copy)]
@@ -80,14 +83,15 @@ impl Kept {
         let sale = self.sale(epoch)?;
         let version_before = sale.version();
         let reservation = sale.reserve(self.now_ms, terms, batch);
-        self.commit(reservation.entries);
+        self.commit(reservation.entry);
         let view = self.sale(epoch)?.view(self.now_ms, terms);
         Ok(Reserved { decisions: reservation.decisions, view, version_before })
     }
 
     fn sync(&self, ask: &SyncAsk) -> Result<Synced, LedgerError> {
-        let view = self.sale(Some(ask.epoch))?.view(self.now_ms, &ask.terms);
-        Ok(Synced { view, entries: self.read(ask.read_to, SYNC_ENTRIES_MAX) })
+        let sale = self.sale(Some(ask.epoch))?;
+        let view = sale.view(self.now_ms, &ask.terms);
+        Ok(Synced { view, next_due_ms: sale.next_due_ms(), entries: self.read(ask.read_to, SYNC_ENTRIES) })
     }
 
     fn read(&self, after: u64, limit: usize) -> Vec<LogEntry> {
@@ -192,6 +196,36 @@ impl Ledger for InMemoryLedger {
 
     async fn order(&self, _sale: &str, id: OrderId) -> Result<Option<Order>, LedgerError> {
         Ok(self.kept().sale(None)?.order(&id).cloned())
+    }
+
+    async fn confirm(
+        &self,
+        _sale: &str,
+        terms: &Terms,
+        order: OrderId,
+        payment: &PaymentId,
+    ) -> Result<Confirmed, LedgerError> {
+        let mut kept = self.kept();
+        let (confirmed, entry) = kept.sale(None)?.confirm(kept.now_ms, terms, order, payment);
+        kept.commit(entry);
+        Ok(confirmed)
+    }
+
+    async fn cancel(&self, _sale: &str, order: OrderId) -> Result<Cancelled, LedgerError> {
+        let mut kept = self.kept();
+        let (cancelled, entry) = kept.sale(None)?.cancel(kept.now_ms, order);
+        kept.commit(entry);
+        Ok(cancelled)
+    }
+
+    async fn sweep(&self, _sale: &str, epoch: u64) -> Result<Swept, LedgerError> {
+        let mut kept = self.kept();
+        let sweep = kept.sale(Some(epoch))?.sweep(kept.now_ms);
+        kept.commit(sweep.entry.clone());
+        if let Some((_, sale)) = &mut kept.sale {
+            sale.end(&sweep);
+        }
+        Ok(sweep.swept)
     }
 
     async fn set_state(&self, _sale: &str, state: SaleState) -> Result<(), LedgerError> {

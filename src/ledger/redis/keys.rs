@@ -18,17 +18,17 @@ impl<'a> Keys<'a> {
         self.hash
     }
 
-    /// Order id -> "STATE QUANTITY EXPIRES_AT_MS BUYER".
+    /// Order id -> its record; like all of these, described in `lua/sale.lua`.
     pub(super) fn orders(&self) -> String {
         self.named("orders")
     }
 
-    /// Held orders, scored by the end of their hold in ms.
+    /// The orders of each step, scored by the end of their hold in ms.
     pub(super) fn due(&self) -> String {
         self.named("due")
     }
 
-    /// Buyer -> tickets held or paid.
+    /// Buyer -> what the buyer has.
     pub(super) fn buyers(&self) -> String {
         self.named("buyers")
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use ::redis::Value;
 
 use super::super::{
-    Change, Decision, Identity, LedgerError, LogEntry, Order, OrderId, OrderState, Purchase, Reserved, SaleState,
-    Synced, Terms, View,
+    Cancelled, Change, Confirmed, Decision, Identity, LedgerError, LogEntry, Order, OrderId, OrderLine, OrderState,
+    Purchase, RefundReason, ReleaseReason, Reserved, SaleState, Swept, Synced, Terms, View,
 };
 
 type Result<T> = std::result::Result<T, LedgerError>;
@@ -47,6 +47,10 @@ impl<'a> Reader<'a> {
     /// A time, or none if it is below 0.
     fn time(&mut self) -> Result<Option<u64>> {
         Ok(u64::try_from(self.int()?).ok())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.values.len() == 0
     }
 
     fn text(&mut self) -> Result<&'a str> {
@@ -122,56 +126,96 @@ fn view(reader: &mut Reader) -> Result<View> {
         terms: Terms {
             hold_ms: reader.natural()?,
             per_buyer: u32::try_from(reader.natural()?).unwrap_or(u32::MAX),
+            unpaid_per_buyer: u32::try_from(reader.natural()?).unwrap_or(u32::MAX),
             opens_at_ms: reader.time()?,
             closes_at_ms: reader.time()?,
         },
     })
 }
 
-pub(super) fn reserved(value: Value, batch: &[Purchase]) -> Result<Reserved> {
-    let mut reader = Reader::of(&value)?;
+pub(super) fn reserved(value: &Value, batch: &[Purchase]) -> Result<Reserved> {
+    let mut reader = Reader::of(value)?;
     let view = view(&mut reader)?;
     let version_before = reader.natural()?;
-    let decisions = batch.iter().map(|purchase| decision(&mut reader, purchase)).collect::<Result<_>>()?;
+    let expires_at_ms = reader.natural()?;
+    // The reply names only those that were not ordered by this step.
+    let mut decisions: Vec<_> = batch
+        .iter()
+        .map(|purchase| Decision::Ordered {
+            order: Order::held(purchase.quantity, purchase.buyer.clone(), expires_at_ms),
+            again: false,
+        })
+        .collect();
+    while !reader.is_empty() {
+        let number = reader.natural()?;
+        let decision = decision(&mut reader)?;
+        let place = usize::try_from(number).ok().and_then(|number| decisions.get_mut(number.wrapping_sub(1)));
+        *place.ok_or_else(|| damaged(&format!("reserve.lua replied of purchase {number}")))? = decision;
+    }
     Ok(Reserved { decisions, view, version_before })
 }
 
-fn decision(reader: &mut Reader, purchase: &Purchase) -> Result<Decision> {
+fn decision(reader: &mut Reader) -> Result<Decision> {
     let code = reader.int()?;
     if code == 2 {
         return Ok(Decision::Ordered { order: order(reader.next()?)?, again: true });
     }
     let value = reader.natural()?;
     Ok(match code {
-        1 => Decision::Ordered {
-            order: Order {
-                state: OrderState::Held,
-                quantity: purchase.quantity,
-                buyer: purchase.buyer.clone(),
-                expires_at_ms: value,
-            },
-            again: false,
-        },
         3 => Decision::KeyReused,
         4 => Decision::Closed,
         5 => Decision::NotYet,
         6 => Decision::Paused,
         7 => Decision::SoldOut,
         8 => Decision::BuyerLimit { have: value },
-        9 => Decision::NotEnough { left: value },
+        9 => Decision::UnpaidLimit { have: value },
+        10 => Decision::NotEnough { left: value },
         _ => return Err(damaged(&format!("reserve.lua replied code {code}"))),
     })
 }
 
-pub(super) fn synced(value: Value) -> Result<Synced> {
-    let mut reader = Reader::of(&value)?;
-    Ok(Synced { view: view(&mut reader)?, entries: entries(reader.next()?)? })
+pub(super) fn confirmed(value: &Value) -> Result<Confirmed> {
+    let mut reader = Reader::of(value)?;
+    let code = reader.int()?;
+    Ok(match code {
+        1 | 2 => Confirmed::Paid { order: order(reader.next()?)?, retaken: code == 2 },
+        8 => Confirmed::UnknownOrder,
+        _ => Confirmed::RefundDue(match code {
+            3 => RefundReason::PaidOtherwise { payment: parse(reader.text()?, "a payment's id")? },
+            4 => RefundReason::SoldOut,
+            5 => RefundReason::BuyerLimit { have: reader.natural()? },
+            6 => RefundReason::NotEnough { left: reader.natural()? },
+            7 => RefundReason::GivenUp,
+            _ => return Err(damaged(&format!("confirm.lua replied code {code}"))),
+        }),
+    })
 }
 
-/// "STATE QUANTITY EXPIRES_AT_MS BUYER"
+pub(super) fn cancelled(value: &Value) -> Result<Cancelled> {
+    let mut reader = Reader::of(value)?;
+    Ok(match reader.int()? {
+        1 => Cancelled::Released(order(reader.next()?)?),
+        2 => Cancelled::GivenUp,
+        3 => Cancelled::AlreadyPaid(order(reader.next()?)?),
+        code => return Err(damaged(&format!("cancel.lua replied code {code}"))),
+    })
+}
+
+pub(super) fn swept(value: &Value) -> Result<Swept> {
+    let mut reader = Reader::of(value)?;
+    let mut count = || usize::try_from(reader.natural()?).map_err(|_| damaged("a count is too large"));
+    Ok(Swept { ended: count()?, released: count()? })
+}
+
+pub(super) fn synced(value: &Value) -> Result<Synced> {
+    let mut reader = Reader::of(value)?;
+    Ok(Synced { view: view(&mut reader)?, next_due_ms: reader.time()?, entries: entries(reader.next()?)? })
+}
+
+/// "STATE QUANTITY EXPIRES_AT_MS DETAIL BUYER"
 pub(super) fn order(value: &Value) -> Result<Order> {
     let record = text(value)?;
-    let mut parts = record.splitn(4, ' ');
+    let mut parts = record.splitn(5, ' ');
     let mut part = || parts.next().ok_or_else(|| damaged(&format!("an order record is \"{record}\"")));
     let state = match part()? {
         "HELD" => OrderState::Held,
@@ -181,7 +225,22 @@ pub(super) fn order(value: &Value) -> Result<Order> {
     };
     let quantity = parse(part()?, "an order's quantity")?;
     let expires_at_ms = parse(part()?, "an order's expires_at_ms")?;
-    Ok(Order { state, quantity, buyer: buyer(part()?), expires_at_ms })
+    let detail = part()?;
+    let (payment, reason) = match state {
+        OrderState::Held => (None, None),
+        OrderState::Paid => (Some(parse(detail, "an order's payment")?), None),
+        OrderState::Released => (None, Some(reason(detail)?)),
+    };
+    Ok(Order { state, quantity, buyer: buyer(part()?), expires_at_ms, payment, reason })
+}
+
+fn reason(name: &str) -> Result<ReleaseReason> {
+    Ok(match name {
+        "expired" => ReleaseReason::Expired,
+        "cancelled" => ReleaseReason::Cancelled,
+        "given_up" => ReleaseReason::GivenUp,
+        other => return Err(damaged(&format!("the reason of a release is \"{other}\""))),
+    })
 }
 
 fn buyer(name: &str) -> Option<Arc<str>> {
@@ -206,15 +265,39 @@ fn entry(value: &Value) -> Result<LogEntry> {
     let at_ms = parse(field("at_ms")?, "at_ms")?;
     let change = match field("kind")? {
         "opened" => Change::Opened { total: parse(field("total")?, "total")?, sold: parse(field("sold")?, "sold")? },
-        "held" => Change::Held {
-            order: parse::<OrderId>(field("order")?, "order")?,
-            quantity: parse(field("quantity")?, "quantity")?,
-            buyer: buyer(field("buyer")?),
-            expires_at_ms: parse(field("expires_at_ms")?, "expires_at_ms")?,
+        "held" => {
+            let expires_at_ms = parse(field("expires_at_ms")?, "expires_at_ms")?;
+            Change::Held { expires_at_ms, orders: lines(&mut fields)? }
+        }
+        "paid" => Change::Paid {
+            line: OrderLine {
+                order: parse(field("order")?, "order")?,
+                quantity: parse(field("quantity")?, "quantity")?,
+                buyer: buyer(field("buyer")?),
+            },
+            payment: parse(field("payment")?, "payment")?,
+            retaken: field("retaken")? == "1",
         },
+        "released" => {
+            let reason = reason(field("reason")?)?;
+            Change::Released { reason, orders: lines(&mut fields)? }
+        }
+        "given_up" => Change::GivenUp { order: parse(field("order")?, "order")? },
         "state" => Change::State { state: state(field("state")?)? },
         "stock" => Change::Stock { change_id: field("change_id")?.into(), delta: parse(field("delta")?, "delta")? },
         other => return Err(damaged(&format!("log entry {id} is of kind {other}"))),
     };
     Ok(LogEntry { seq, at_ms, change })
+}
+
+/// What is left of an entry's fields: `ID`, `QUANTITY BUYER`, ...
+fn lines(fields: &mut Reader) -> Result<Vec<OrderLine>> {
+    let mut lines = Vec::with_capacity(fields.values.len() / 2);
+    while !fields.is_empty() {
+        let order = parse::<OrderId>(fields.text()?, "order")?;
+        let (quantity, name) =
+            fields.text()?.split_once(' ').ok_or_else(|| damaged(&format!("the line of order {order}")))?;
+        lines.push(OrderLine { order, quantity: parse(quantity, "quantity")?, buyer: buyer(name) });
+    }
+    Ok(lines)
 }

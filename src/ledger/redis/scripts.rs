@@ -14,7 +14,10 @@ pub(super) struct Scripts {
     pub(super) sync: Script,
     pub(super) state: Script,
     pub(super) stock: Script,
-    sources: [&'static str; 5],
+    pub(super) confirm: Script,
+    pub(super) cancel: Script,
+    pub(super) sweep: Script,
+    sources: [&'static str; 8],
 }
 
 macro_rules! with_head {
@@ -30,9 +33,12 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| {
         with_head!("sync.lua"),
         with_head!("state.lua"),
         with_head!("stock.lua"),
+        with_head!("confirm.lua"),
+        with_head!("cancel.lua"),
+        with_head!("sweep.lua"),
     ];
-    let [open, reserve, sync, state, stock] = sources.map(Script::new);
-    Scripts { open, reserve, sync, state, stock, sources }
+    let [open, reserve, sync, state, stock, confirm, cancel, sweep] = sources.map(Script::new);
+    Scripts { open, reserve, sync, state, stock, confirm, cancel, sweep, sources }
 });
 
 /// Makes all scripts known to this Redis, in one round trip.
@@ -64,7 +70,11 @@ impl Call {
     /// The edge's rules, as the head of every script reads them.
     pub(super) fn terms(self, terms: &Terms) -> Self {
         let time = |ms: Option<u64>| ms.map_or(-1, |ms| i64::try_from(ms).unwrap_or(i64::MAX));
-        self.arg(terms.hold_ms).arg(terms.per_buyer).arg(time(terms.opens_at_ms)).arg(time(terms.closes_at_ms))
+        self.arg(terms.hold_ms)
+            .arg(terms.per_buyer)
+            .arg(terms.unpaid_per_buyer)
+            .arg(time(terms.opens_at_ms))
+            .arg(time(terms.closes_at_ms))
     }
 
     pub(super) fn command(self) -> Cmd {

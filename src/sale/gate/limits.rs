@@ -45,6 +45,15 @@ impl BuyerLimits {
         (there != 0 && there & !HAVE_MAX == tag).then_some(there & HAVE_MAX)
     }
 
+    /// What the buyer has may have changed.
+    pub fn forget(&self, buyer: &str) {
+        let (slot, tag) = self.place(buyer);
+        let there = slot.load(Ordering::Relaxed);
+        if there & !HAVE_MAX == tag {
+            slot.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Forgets all.
     pub fn clear(&self) {
         self.slots.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
@@ -62,7 +71,10 @@ mod tests {
         limits.remember("ann", 2);
         limits.remember("bob", HAVE_MAX + 1);
         assert_eq!((limits.have("ann"), limits.have("bob")), (Some(2), None));
+        limits.remember("eve", 4);
+        limits.forget("ann");
+        assert_eq!((limits.have("ann"), limits.have("eve")), (None, Some(4)));
         limits.clear();
-        assert_eq!(limits.have("ann"), None);
+        assert_eq!(limits.have("eve"), None);
     }
 }
