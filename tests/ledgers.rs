@@ -10,10 +10,12 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use spikegate::ledger::embedded::EmbeddedLedger;
-use spikegate::ledger::model::SaleModel;
+use spikegate::ledger::model::{Holdings, SaleModel};
 use spikegate::ledger::redis::RedisLedger;
 use spikegate::ledger::{
-    Change, Decision, Ledger, LedgerError, LogEntry, OrderId, Purchase, SaleState, SyncAsk, TOTAL_MAX, Terms, View,
+    BATCH_MAX, Cancelled, Change, Confirmed, Decision, Ledger, LedgerError, LogEntry, Order, OrderId, OrderState,
+    PaymentId, Purchase, RefundReason, ReleaseReason, SWEEP_MAX, SYNC_LINES_MAX, SaleState, SyncAsk, TOTAL_MAX, Terms,
+    View,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -24,33 +26,34 @@ use crate::harness::redis::Redis;
 const PAST: u64 = 1_000;
 const FUTURE: u64 = 100_000_000_000_000;
 const NOW: u64 = 1_700_000_000_000;
+const BUYERS: [Option<&str>; 3] = [None, Some("ann"), Some("bob b|1")];
 
 /// One step of a random history.
 #[derive(Debug, Clone)]
 enum Op {
-    Reserve(Vec<Purchase>),
+    Reserve { batch: Vec<Purchase>, hold_ms: u64 },
+    Confirm { id: u8, payment: u8 },
+    Cancel { id: u8 },
+    Sweep,
     State(SaleState),
     Stock { change_id: String, delta: i64 },
 }
 
 fn purchase() -> impl Strategy<Value = Purchase> {
     // Few ids and buyers, so that they meet again; quantities from one to more than there is.
-    (
-        0u8..40,
-        prop_oneof![6 => 1u32..4, 1 => Just(1_000_000)],
-        prop_oneof![Just(None), Just(Some("ann")), Just(Some("bob b|1"))],
-    )
-        .prop_map(|(id, quantity, buyer)| Purchase {
-            id: OrderId([id; 16]),
-            buyer: buyer.map(Into::into),
-            quantity,
-        })
+    (0u8..40, prop_oneof![6 => 1u32..4, 1 => Just(1_000_000)], prop::sample::select(&BUYERS))
+        .prop_map(|(id, quantity, buyer)| Purchase { id: OrderId([id; 16]), buyer: buyer.map(Into::into), quantity })
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let state = prop_oneof![3 => Just(SaleState::Open), 1 => Just(SaleState::Paused), 1 => Just(SaleState::Closed)];
     prop_oneof![
-        12 => vec(purchase(), 1..9).prop_map(Op::Reserve),
+        // A hold ends at once or not while the test runs: the ledgers have clocks of their own.
+        12 => (vec(purchase(), 1..9), prop_oneof![Just(0), Just(60_000)])
+            .prop_map(|(batch, hold_ms)| Op::Reserve { batch, hold_ms }),
+        8 => (0u8..40, 0u8..3).prop_map(|(id, payment)| Op::Confirm { id, payment }),
+        4 => (0u8..40).prop_map(|id| Op::Cancel { id }),
+        3 => Just(Op::Sweep),
         1 => state.prop_map(Op::State),
         2 => (0u8..4, prop_oneof![-6i64..7, Just(TOTAL_MAX as i64), Just(i64::MIN), Just(i64::MAX)])
             .prop_map(|(id, delta)| Op::Stock { change_id: format!("change {id}"), delta }),
@@ -59,9 +62,10 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn terms() -> impl Strategy<Value = Terms> {
     let time = || prop_oneof![8 => Just(None), 1 => Just(Some(PAST)), 1 => Just(Some(FUTURE))];
-    (0u32..5, time(), time()).prop_map(|(per_buyer, opens_at_ms, closes_at_ms)| Terms {
+    (0u32..8, 0u32..4, time(), time()).prop_map(|(per_buyer, unpaid_per_buyer, opens_at_ms, closes_at_ms)| Terms {
         hold_ms: 60_000,
         per_buyer,
+        unpaid_per_buyer,
         opens_at_ms,
         closes_at_ms,
     })
@@ -93,107 +97,179 @@ impl Subject {
 
 /// What must be equal; times differ, since each ledger has its own clock.
 fn comparable(decisions: Vec<Decision>) -> Vec<Decision> {
-    decisions
-        .into_iter()
-        .map(|decision| match decision {
-            Decision::Ordered { mut order, again } => {
-                order.expires_at_ms = 0;
-                Decision::Ordered { order, again }
-            }
-            other => other,
-        })
-        .collect()
+    let comparable = |decision| match decision {
+        Decision::Ordered { order, again } => Decision::Ordered { order: timeless(order), again },
+        other => other,
+    };
+    decisions.into_iter().map(comparable).collect()
 }
 
-fn counters(view: &View) -> (u64, u64, u64, u64, SaleState) {
-    (view.version, view.total, view.sold, view.paid, view.state)
+fn timeless(order: Order) -> Order {
+    Order { expires_at_ms: 0, ..order }
 }
 
-fn timeless(entries: Vec<LogEntry>) -> Vec<LogEntry> {
-    entries
-        .into_iter()
-        .map(|mut entry| {
-            entry.at_ms = 0;
-            if let Change::Held { expires_at_ms, .. } = &mut entry.change {
-                *expires_at_ms = 0;
+fn comparable_confirmed(confirmed: Confirmed) -> Confirmed {
+    match confirmed {
+        Confirmed::Paid { order, retaken } => Confirmed::Paid { order: timeless(order), retaken },
+        other => other,
+    }
+}
+
+fn comparable_cancelled(cancelled: Cancelled) -> Cancelled {
+    match cancelled {
+        Cancelled::Released(order) => Cancelled::Released(timeless(order)),
+        Cancelled::AlreadyPaid(order) => Cancelled::AlreadyPaid(timeless(order)),
+        Cancelled::GivenUp => Cancelled::GivenUp,
+    }
+}
+
+fn counters(view: &View) -> (u64, u64, u64, SaleState) {
+    (view.total, view.sold, view.paid, view.state)
+}
+
+/// The changes of a log, one for each order, so that it does not matter in how many steps they were made.
+fn changes(entries: &[LogEntry]) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for entry in entries {
+        match &entry.change {
+            Change::Held { orders, .. } => {
+                changes.extend(orders.iter().map(|line| Change::Held { expires_at_ms: 0, orders: vec![line.clone()] }))
             }
-            entry
-        })
-        .collect()
+            Change::Released { reason, orders } => changes
+                .extend(orders.iter().map(|line| Change::Released { reason: *reason, orders: vec![line.clone()] })),
+            other => changes.push(other.clone()),
+        }
+    }
+    changes
+}
+
+/// The model with its log.
+struct Model {
+    sale: SaleModel,
+    log: Vec<LogEntry>,
+}
+
+impl Model {
+    fn commit(&mut self, entry: Option<LogEntry>) {
+        if let Some(entry) = entry {
+            self.sale.apply(&entry);
+            self.log.push(entry);
+        }
+    }
 }
 
 /// Runs one history at the model and at every subject, comparing after every step.
 async fn run_history(subjects: &[Subject], total: u64, terms: &Terms, ops: &[Op]) {
-    let mut model = SaleModel::new(1);
-    let mut log = vec![model.open(NOW, total)];
-    model.apply(&log[0]);
-    let tell = |model: &mut SaleModel, log: &mut Vec<LogEntry>, entries: &[LogEntry]| {
-        entries.iter().for_each(|entry| model.apply(entry));
-        log.extend_from_slice(entries);
-    };
+    let mut model = Model { sale: SaleModel::new(1), log: Vec::new() };
+    model.commit(Some(model.sale.open(NOW, total)));
     for op in ops {
-        match op {
-            Op::Reserve(batch) => {
-                let expected = model.reserve(NOW, terms, batch);
-                tell(&mut model, &mut log, &expected.entries);
-                for subject in subjects {
-                    let (decisions, view) = subject.reserve(terms, batch).await.unwrap();
-                    let expected = comparable(expected.decisions.clone());
-                    assert_eq!(comparable(decisions), expected, "{} on {batch:?}", subject.name);
-                    assert_eq!(counters(&view), counters(&model.view(NOW, terms)), "{}", subject.name);
-                }
-            }
-            Op::State(state) => {
-                let entry = model.set_state(NOW, *state);
-                tell(&mut model, &mut log, entry.as_slice());
-                for subject in subjects {
-                    subject.ledger.set_state(&subject.sale, *state).await.unwrap();
-                }
-            }
-            Op::Stock { change_id, delta } => {
-                let entry = model.add_stock(NOW, change_id, *delta);
-                tell(&mut model, &mut log, entry.as_ref().ok().map_or(&[], Option::as_slice));
-                for subject in subjects {
-                    let outcome = subject.ledger.add_stock(&subject.sale, change_id, *delta).await;
-                    assert_eq!(outcome, entry.clone().map(|_| ()), "{} on {op:?}", subject.name);
-                }
-            }
-        }
+        step(subjects, &mut model, terms, op).await;
         for subject in subjects {
             let view = subject.ledger.snapshot(&subject.sale, terms).await.unwrap();
-            assert_eq!(counters(&view), counters(&model.view(NOW, terms)), "{} after {op:?}", subject.name);
+            assert_eq!(counters(&view), counters(&model.sale.view(NOW, terms)), "{} after {op:?}", subject.name);
+            assert!(subject.singly || view.version == model.sale.version(), "{} after {op:?}", subject.name);
         }
     }
     for subject in subjects {
         let written = subject.ledger.log(&subject.sale, 0, usize::from(u16::MAX)).await.unwrap();
-        assert_eq!(timeless(written), timeless(log.clone()), "the log of {}", subject.name);
+        assert_eq!(changes(&written), changes(&model.log), "the log of {}", subject.name);
+        assert!(written.iter().zip(1..).all(|(entry, seq)| entry.seq == seq), "the log of {}", subject.name);
         for id in (0..40).map(|id| OrderId([id; 16])) {
             let order = subject.ledger.order(&subject.sale, id).await.unwrap();
-            let order = order.map(|order| (order.state, order.quantity, order.buyer));
-            let expected = model.order(&id).cloned().map(|order| (order.state, order.quantity, order.buyer));
-            assert_eq!(order, expected, "order {id} of {}", subject.name);
+            let expected = model.sale.order(&id).cloned();
+            assert_eq!(order.map(timeless), expected.map(timeless), "order {id} of {}", subject.name);
         }
     }
-    check_books(&model, total, &log);
+    check_books(&model, total);
+}
+
+async fn step(subjects: &[Subject], model: &mut Model, terms: &Terms, op: &Op) {
+    match op {
+        Op::Reserve { batch, hold_ms } => {
+            let terms = Terms { hold_ms: *hold_ms, ..*terms };
+            let expected = model.sale.reserve(NOW, &terms, batch);
+            model.commit(expected.entry);
+            for subject in subjects {
+                let (decisions, view) = subject.reserve(&terms, batch).await.unwrap();
+                let expected = comparable(expected.decisions.clone());
+                assert_eq!(comparable(decisions), expected, "{} on {batch:?}", subject.name);
+                assert_eq!(counters(&view), counters(&model.sale.view(NOW, &terms)), "{}", subject.name);
+            }
+        }
+        Op::Confirm { id, payment } => {
+            let (id, payment) = (OrderId([*id; 16]), format!("payment:{payment}").parse::<PaymentId>().unwrap());
+            let (expected, entry) = model.sale.confirm(NOW, terms, id, &payment);
+            model.commit(entry);
+            for subject in subjects {
+                let confirmed = subject.ledger.confirm(&subject.sale, terms, id, &payment).await.unwrap();
+                let expected = comparable_confirmed(expected.clone());
+                assert_eq!(comparable_confirmed(confirmed), expected, "{} on {op:?}", subject.name);
+            }
+        }
+        Op::Cancel { id } => {
+            let id = OrderId([*id; 16]);
+            let (expected, entry) = model.sale.cancel(NOW, id);
+            model.commit(entry);
+            for subject in subjects {
+                let cancelled = subject.ledger.cancel(&subject.sale, id).await.unwrap();
+                let expected = comparable_cancelled(expected.clone());
+                assert_eq!(comparable_cancelled(cancelled), expected, "{} on {op:?}", subject.name);
+            }
+        }
+        Op::Sweep => {
+            let sweep = model.sale.sweep(NOW);
+            model.commit(sweep.entry.clone());
+            model.sale.end(&sweep);
+            for subject in subjects {
+                let swept = subject.ledger.sweep(&subject.sale, subject.epoch).await.unwrap();
+                assert_eq!(swept, sweep.swept, "{}", subject.name);
+            }
+        }
+        Op::State(state) => {
+            model.commit(model.sale.set_state(NOW, *state));
+            for subject in subjects {
+                subject.ledger.set_state(&subject.sale, *state).await.unwrap();
+            }
+        }
+        Op::Stock { change_id, delta } => {
+            let expected = model.sale.add_stock(NOW, change_id, *delta);
+            model.commit(expected.clone().ok().flatten());
+            for subject in subjects {
+                let outcome = subject.ledger.add_stock(&subject.sale, change_id, *delta).await;
+                assert_eq!(outcome, expected.clone().map(|_| ()), "{} on {op:?}", subject.name);
+            }
+        }
+    }
 }
 
 /// What must hold of a sale after any history.
-fn check_books(model: &SaleModel, total: u64, log: &[LogEntry]) {
-    let view = model.view(NOW, &Terms::default());
-    let orders: u64 = model.orders().map(|(_, order)| u64::from(order.quantity)).sum();
-    assert_eq!(view.sold, orders, "what is sold is what the orders say");
+fn check_books(model: &Model, total: u64) {
+    let Model { sale, log } = model;
+    let view = sale.view(NOW, &Terms::default());
+    let sum = |states: &[OrderState]| -> u64 {
+        let counted = sale.orders().filter(|(_, order)| states.contains(&order.state));
+        counted.map(|(_, order)| u64::from(order.quantity)).sum()
+    };
+    assert_eq!(view.sold, sum(&[OrderState::Held, OrderState::Paid]), "what is sold is what the orders say");
+    assert_eq!(view.paid, sum(&[OrderState::Paid]), "what is paid is what the orders say");
     assert!(view.sold <= view.total, "no more is sold than there is");
     let added: i64 =
         log.iter().map(|entry| if let Change::Stock { delta, .. } = entry.change { delta } else { 0 }).sum();
     assert_eq!(view.total as i64, total as i64 + added);
-    let mut bought = BTreeMap::<&str, u64>::new();
-    for (_, order) in model.orders() {
-        if let Some(buyer) = &order.buyer {
-            *bought.entry(buyer).or_default() += u64::from(order.quantity);
+    let mut has = BTreeMap::<&str, Holdings>::new();
+    for (_, order) in sale.orders() {
+        if let Some(buyer) = order.buyer.as_deref().filter(|_| order.state != OrderState::Released) {
+            let has = has.entry(buyer).or_default();
+            has.tickets += u64::from(order.quantity);
+            has.unpaid += u64::from(order.state == OrderState::Held);
         }
     }
-    bought.iter().for_each(|(buyer, count)| assert_eq!(model.bought_by(buyer), *count));
-    assert_eq!(model.due().count(), model.orders().count(), "every held order has a deadline");
+    for buyer in BUYERS.into_iter().flatten() {
+        assert_eq!(sale.held_by(buyer), has.get(buyer).copied().unwrap_or_default());
+    }
+    let due: Vec<_> = sale.due().map(|(_, id)| id).collect();
+    let held = sale.orders().filter(|(_, order)| order.state == OrderState::Held);
+    held.for_each(|(id, _)| assert!(due.contains(id), "every held order has a deadline"));
     let mut replayed = SaleModel::new(1);
     log.iter().for_each(|entry| replayed.apply(entry));
     assert_eq!(replayed.view(NOW, &Terms::default()), view, "the log gives the sale again");
@@ -415,4 +491,96 @@ async fn the_embedded_ledger_is_as_it_was_when_it_is_opened_again_and_only_one_m
     let view = again.snapshot("ticket", &Terms::default()).await.unwrap();
     assert_eq!((view.total, view.sold, view.version), (8, 1, 3));
     assert!(again.order("ticket", OrderId([1; 16])).await.unwrap().is_some());
+}
+
+fn batch(from: u64, count: u64) -> Arc<Vec<Purchase>> {
+    let purchase = |n: u64| Purchase { id: id(n), buyer: None, quantity: 1 };
+    Arc::new((from..from + count).map(purchase).collect())
+}
+
+fn id(n: u64) -> OrderId {
+    OrderId(u128::from(n).to_be_bytes())
+}
+
+#[tokio::test]
+async fn a_sweep_and_a_sync_are_bounded_and_go_on_where_they_stopped() {
+    let (_redis, _folder, ledgers) = both(10_000).await;
+    for (ledger, name, epoch) in ledgers {
+        let at_once = Terms { hold_ms: 0, ..Terms::default() };
+        for n in 0..7 {
+            ledger.reserve("ticket", epoch, &at_once, &batch(n * 1_000, 400)).await.unwrap();
+        }
+        ledger.reserve("ticket", epoch, &Terms { hold_ms: 600_000, ..at_once }, &batch(9_000, 5)).await.unwrap();
+        let payment = "p".parse().unwrap();
+        ledger.confirm("ticket", &at_once, id(1_000), &payment).await.unwrap();
+        ledger.cancel("ticket", id(1_001)).await.unwrap();
+
+        let mut read_to = 0;
+        let mut trips = Vec::new();
+        while read_to < 11 {
+            let ask = SyncAsk { sale: "ticket".into(), epoch, terms: at_once, read_to };
+            let synced = ledger.sync(&[ask]).await.unwrap().remove(0).unwrap();
+            assert!(synced.next_due_ms.is_some_and(|due_ms| due_ms <= synced.view.now_ms), "{name}");
+            assert_eq!(synced.entries[0].seq, read_to + 1, "{name}");
+            read_to = synced.entries.last().unwrap().seq;
+            trips.push(synced.entries.iter().map(LogEntry::lines).sum::<usize>());
+        }
+        assert!(trips.len() == 2 && trips.iter().all(|lines| *lines < SYNC_LINES_MAX + BATCH_MAX), "{name}: {trips:?}");
+
+        let mut released = Vec::new();
+        loop {
+            let swept = ledger.sweep("ticket", epoch).await.unwrap();
+            assert!(swept.ended <= SWEEP_MAX, "{name}");
+            if swept.ended == 0 {
+                break;
+            }
+            released.push(swept.released);
+        }
+        assert_eq!(released, [400, 398, 400, 400, 400, 400, 400], "{name}");
+        let view = ledger.snapshot("ticket", &at_once).await.unwrap();
+        assert_eq!((view.sold, view.paid), (6, 1), "{name}");
+        let ask = SyncAsk { sale: "ticket".into(), epoch, terms: at_once, read_to: view.version };
+        let synced = ledger.sync(&[ask]).await.unwrap().remove(0).unwrap();
+        assert!(synced.next_due_ms.is_some_and(|due_ms| due_ms > synced.view.now_ms), "{name}");
+        assert_eq!(ledger.sweep("ticket", epoch ^ 1).await, Err(LedgerError::Changed), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_id_that_was_given_up_never_becomes_an_order() {
+    let (_redis, _folder, ledgers) = both(3).await;
+    for (ledger, name, epoch) in ledgers {
+        assert_eq!(ledger.cancel("ticket", OrderId([1; 16])).await, Ok(Cancelled::GivenUp), "{name}");
+        assert_eq!(ledger.cancel("ticket", OrderId([1; 16])).await, Ok(Cancelled::GivenUp), "{name}");
+        // The purchase that was under way all the time arrives.
+        let late = ledger.reserve("ticket", epoch, &Terms::default(), &one(1)).await.unwrap();
+        let [Decision::Ordered { order, again: true }] = &late.decisions[..] else { panic!("{name}: {late:?}") };
+        assert_eq!((order.state, order.reason), (OrderState::Released, Some(ReleaseReason::GivenUp)), "{name}");
+        assert_eq!((late.view.sold, late.view.version), (0, 2), "{name}");
+        let paid = ledger.confirm("ticket", &Terms::default(), OrderId([1; 16]), &"p".parse().unwrap()).await;
+        assert_eq!(paid, Ok(Confirmed::RefundDue(RefundReason::GivenUp)), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_that_was_opened_again_knows_who_paid_and_whose_hold_ends() {
+    let folder = TempDir::new().unwrap();
+    let first = EmbeddedLedger::open(folder.path(), || NOW).unwrap();
+    let identity = first.open("ticket", Some(5)).await.unwrap();
+    let terms = Terms { hold_ms: 1_000, ..Terms::default() };
+    first.reserve("ticket", identity.epoch, &terms, &batch(1, 3)).await.unwrap();
+    first.confirm("ticket", &terms, id(1), &"p-1".parse().unwrap()).await.unwrap();
+    first.cancel("ticket", id(2)).await.unwrap();
+    first.cancel("ticket", id(9)).await.unwrap();
+    drop(first);
+    let again =
+        crate::harness::eventually("the folder is free", || EmbeddedLedger::open(folder.path(), || NOW + 1_000).ok());
+    assert_eq!(again.sweep("ticket", identity.epoch).await.map(|swept| (swept.ended, swept.released)), Ok((3, 1)));
+    let states =
+        [(1, OrderState::Paid), (2, OrderState::Released), (3, OrderState::Released), (9, OrderState::Released)];
+    for (n, state) in states {
+        assert_eq!(again.order("ticket", id(n)).await.unwrap().map(|order| order.state), Some(state), "{n}");
+    }
+    let view = again.snapshot("ticket", &terms).await.unwrap();
+    assert_eq!((view.sold, view.paid, view.available()), (1, 1, 4));
 }

@@ -4,6 +4,7 @@
 pub mod ab;
 pub mod answer;
 pub mod backend;
+pub mod books;
 pub mod client;
 pub mod crowd;
 pub mod edge;

@@ -1,6 +1,6 @@
 //! A Redis of the test's own, that can be stopped, frozen, killed and started again, and whose books can be checked.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
@@ -128,68 +128,11 @@ impl Redis {
         self.connection().hget(KEY, "ticket_sold_nums").unwrap()
     }
 
-    /// Order id -> "STATE QUANTITY EXPIRES_AT_MS BUYER".
+    /// Order id -> its record.
     pub fn orders(&self) -> HashMap<String, String> {
         self.connection().hgetall(format!("{{{KEY}}}:orders")).unwrap()
     }
-
-    /// Checks that all that is written of the sale says the same, and gives the ids of its orders.
-    #[track_caller]
-    pub fn books_agree(&self) -> BTreeSet<String> {
-        let mut connection = self.connection();
-        // One step of Redis, so that no purchase comes between two of the reads.
-        let tagged = format!("{{{KEY}}}");
-        let (hash, orders, due, buyers, log): Books = ::redis::pipe()
-            .atomic()
-            .hgetall(KEY)
-            .hgetall(format!("{tagged}:orders"))
-            .zrange_withscores(format!("{tagged}:due"), 0, -1)
-            .hgetall(format!("{tagged}:buyers"))
-            .cmd("XRANGE")
-            .arg(format!("{tagged}:log"))
-            .arg("-")
-            .arg("+")
-            .query(&mut connection)
-            .unwrap();
-        let number = |field: &str| hash.get(field).map_or(0, |value| value.parse::<u64>().unwrap());
-
-        let mut sold = 0;
-        let mut held = BTreeMap::new();
-        let mut bought: HashMap<String, u64> = HashMap::new();
-        for (id, record) in &orders {
-            let mut words = record.splitn(4, ' ');
-            let state = words.next().unwrap();
-            let quantity: u64 = words.next().unwrap().parse().unwrap();
-            let expires_at: f64 = words.next().unwrap().parse().unwrap();
-            let buyer = words.next().unwrap();
-            sold += quantity;
-            assert_eq!(state, "HELD", "nothing pays or releases an order yet: {id} {record}");
-            held.insert(id.clone(), expires_at);
-            if !buyer.is_empty() {
-                *bought.entry(buyer.to_owned()).or_default() += quantity;
-            }
-        }
-        assert_eq!(number("ticket_sold_nums"), sold, "the hash against the orders");
-        assert!(sold <= number("ticket_total_nums"), "{sold} of {} are sold", number("ticket_total_nums"));
-        assert_eq!(due.into_iter().collect::<BTreeMap<_, _>>(), held, "the deadlines against the orders");
-        assert_eq!(buyers, bought, "the buyers against the orders");
-
-        let numbers: Vec<&str> = log.iter().map(|(number, _)| number.as_str()).collect();
-        let expected: Vec<String> = (1..=number("version")).map(|seq| format!("{seq}-0")).collect();
-        assert_eq!(numbers, expected, "one entry of the log for each version");
-        let logged: Vec<String> = log.iter().filter_map(|(_, fields)| fields.get("order").cloned()).collect();
-        let ids: BTreeSet<String> = logged.iter().cloned().collect();
-        assert_eq!(logged.len(), ids.len(), "no order is logged twice");
-        assert_eq!(ids, orders.into_keys().collect(), "the log against the orders");
-        ids
-    }
 }
-
-/// An entry of the log: its id and its fields.
-type Entry = (String, HashMap<String, String>);
-
-/// The hash, the orders, the deadlines, the buyers and the log.
-type Books = (HashMap<String, String>, HashMap<String, String>, Vec<(String, f64)>, HashMap<String, u64>, Vec<Entry>);
 
 impl Drop for Redis {
     fn drop(&mut self) {

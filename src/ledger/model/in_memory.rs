@@ -129,7 +129,8 @@ impl InMemoryLedger {
 
     /// Another edge makes orders.
     pub fn sell_elsewhere(&self, batch: &[Purchase]) {
-        let _decisions = self.kept().reserve(None, &Terms::default(), batch);
+        let terms = Terms { hold_ms: 600_000, ..Terms::default() };
+        let _decisions = self.kept().reserve(None, &terms, batch);
     }
 
     /// The sale as it is.

@@ -3,7 +3,7 @@
 mod histories;
 
 use super::*;
-use crate::ledger::{LogEntry, Order, OrderState, Terms};
+use crate::ledger::{LogEntry, Order, OrderLine, ReleaseReason, Terms};
 
 /// The ledger's clock in answers that say nothing else.
 const NOW_MS: u64 = 1_000_000;
@@ -46,9 +46,13 @@ fn view(version: u64, sold: u64) -> View {
 }
 
 fn held(seq: u64) -> LogEntry {
-    let change = Change::Held { order: id(seq.into()), quantity: 1, buyer: None, expires_at_ms: NOW_MS };
+    let line = OrderLine { order: id(seq.into()), quantity: 1, buyer: None };
+    let change = Change::Held { expires_at_ms: NOW_MS, orders: vec![line] };
     LogEntry { seq, at_ms: NOW_MS, change }
 }
+
+/// How many entries a sync brings at most.
+const CHUNK: u64 = 2_000;
 
 /// A sync that goes on from what the gate has read; `orders` are the entries that name the order of their number, the
 /// others are of no matter.
@@ -57,8 +61,8 @@ fn sync(gate: &Gate, view: View, orders: impl IntoIterator<Item = u64>) {
     let (from, orders) = (gate.read_to(), orders.into_iter().collect::<Vec<_>>());
     let other = |seq| LogEntry { seq, at_ms: NOW_MS, change: Change::State { state: SaleState::Open } };
     let entry = |seq| if orders.contains(&seq) { held(seq) } else { other(seq) };
-    let entries = (from + 1..=view.version).take(SYNC_ENTRIES_MAX).map(entry).collect();
-    gate.learn_sync(from, &Synced { view, entries }, now..now);
+    let entries = (from + 1..=view.version).take(CHUNK as usize).map(entry).collect();
+    gate.learn_sync(from, &Synced { view, next_due_ms: None, entries }, now..now);
 }
 
 /// A step of one purchase of order `n`.
@@ -69,7 +73,7 @@ fn step(gate: &Gate, n: u128, buyer: Option<&str>, decision: Decision, version_b
 }
 
 fn ordered() -> Decision {
-    let order = Order { state: OrderState::Held, quantity: 1, buyer: None, expires_at_ms: NOW_MS };
+    let order = Order::held(1, None, NOW_MS);
     Decision::Ordered { order, again: false }
 }
 
@@ -248,7 +252,7 @@ fn an_answer_that_goes_on_from_a_forgotten_log_is_not_taken() {
         let (asked_from, now) = (gate.read_to(), Instant::now());
         forget_all(&gate);
         // It names only what came after entry 5; taken over, it would deny orders 2 to 5.
-        gate.learn_sync(asked_from, &Synced { view: view(6, 10), entries: vec![held(6)] }, now..now);
+        gate.learn_sync(asked_from, &Synced { view: view(6, 10), next_due_ms: None, entries: vec![held(6)] }, now..now);
         assert_eq!((gate.view(), gate.read_to()), (None, 0));
         sync(&gate, view(6, 10), 2..=6);
         check(&gate, keyed(2), Verdict::Ask);
@@ -264,7 +268,7 @@ fn times_are_reckoned_on_the_monotonic_clock() {
     scheduled.terms.opens_at_ms = Some(NOW_MS + 10_000);
     scheduled.terms.closes_at_ms = Some(NOW_MS + 20_000);
     let gate = opened();
-    gate.learn_sync(0, &Synced { view: scheduled.clone(), entries: vec![held(1)] }, sent..came);
+    gate.learn_sync(0, &Synced { view: scheduled.clone(), next_due_ms: None, entries: vec![held(1)] }, sent..came);
     let at = |instant| gate.admit(&anonymous(1), instant);
 
     assert_eq!(at(came), refuse(Refusal::NotYet { wait: 9 * second }));
@@ -278,11 +282,11 @@ fn times_are_reckoned_on_the_monotonic_clock() {
     scheduled.terms.opens_at_ms = Some(0);
     scheduled.terms.closes_at_ms = Some(u64::MAX);
     scheduled.now_ms += 1;
-    gate.learn_sync(1, &Synced { view: scheduled.clone(), entries: vec![] }, sent..came);
+    gate.learn_sync(1, &Synced { view: scheduled.clone(), next_due_ms: None, entries: vec![] }, sent..came);
     assert_eq!(gate.admit(&anonymous(1), sent), Verdict::Ask);
     scheduled.terms.closes_at_ms = Some(NOW_MS);
     scheduled.now_ms += 1;
-    gate.learn_sync(1, &Synced { view: scheduled, entries: vec![] }, sent..came);
+    gate.learn_sync(1, &Synced { view: scheduled, next_due_ms: None, entries: vec![] }, sent..came);
     assert_eq!(gate.admit(&anonymous(1), came), refuse(Refusal::Closed));
 }
 
@@ -335,7 +339,7 @@ fn own_batches_are_read_only_where_they_continue_the_log() {
 
 #[test]
 fn a_long_log_is_read_in_chunks() {
-    let chunk = SYNC_ENTRIES_MAX as u64;
+    let chunk = CHUNK;
     let last = 2 * chunk + 7;
     let all_sold = || View { total: last, ..view(last, last) };
     let gate = opened();
@@ -355,7 +359,7 @@ fn a_long_log_is_read_in_chunks() {
 
 #[test]
 fn a_log_that_ends_with_a_full_chunk_is_read() {
-    let chunk = SYNC_ENTRIES_MAX as u64;
+    let chunk = CHUNK;
     let gate = opened();
     sync(&gate, View { total: chunk, ..view(chunk, chunk) }, 1..=chunk);
     check(&gate, keyed(chunk.into()), Verdict::Ask);
@@ -399,7 +403,9 @@ fn a_log_with_a_gap_is_never_taken_for_read() {
     for entries in [vec![], vec![held(2), held(3), held(5)], vec![held(3), held(4), held(5)], vec![held(1), held(2)]] {
         let gate = opened();
         let now = Instant::now();
-        gate.learn_sync(0, &Synced { view: view(5, 10), entries }, now..now);
+        gate.learn_sync(0, &Synced { view: view(5, 10), next_due_ms: None, entries }, now..now);
+        // What is missing at the end shows when nothing more comes.
+        gate.learn_sync(gate.read_to(), &Synced { view: view(5, 10), next_due_ms: None, entries: vec![] }, now..now);
         check(&gate, keyed(4), Verdict::Ask);
         check(&gate, anonymous(1), refuse(Refusal::SoldOut));
     }
@@ -453,4 +459,32 @@ fn a_buyer_s_limit_from_before_what_is_read_is_not_remembered() {
     let old = View { version: 4, now_ms: NOW_MS - 1, ..now };
     step(&gate, 1, Some("ann"), Decision::BuyerLimit { have: 2 }, 4, old);
     check(&gate, by("ann", 1), Verdict::Ask);
+}
+
+#[test]
+fn a_limit_is_forgotten_when_an_order_of_its_buyer_is_released_or_paid() {
+    let with_limits = |version| {
+        let mut view = view(version, 0);
+        view.terms.per_buyer = 2;
+        view.terms.unpaid_per_buyer = 1;
+        view
+    };
+    let line = |buyer: &str| OrderLine { order: id(9), quantity: 1, buyer: Some(buyer.into()) };
+    let released = Change::Released { reason: ReleaseReason::Expired, orders: vec![line("ann"), line("eve")] };
+    let paid = Change::Paid { line: line("ann"), payment: "p1".parse().unwrap(), retaken: false };
+    let of_tickets = (Decision::BuyerLimit { have: 2 }, Refusal::BuyerLimit { limit: 2, have: 2 });
+    let of_unpaid = (Decision::UnpaidLimit { have: 1 }, Refusal::UnpaidLimit { limit: 1, have: 1 });
+    for ((decision, refusal), change) in
+        [(of_tickets, released.clone()), (of_unpaid.clone(), released), (of_unpaid, paid)]
+    {
+        let gate = gate(with_limits(5));
+        step(&gate, 1, Some("ann"), decision.clone(), 5, with_limits(5));
+        step(&gate, 2, Some("bob"), decision, 5, with_limits(5));
+        check(&gate, by("ann", 1), refuse(refusal.clone()));
+        let entries = vec![LogEntry { seq: 6, at_ms: NOW_MS, change }];
+        let now = Instant::now();
+        gate.learn_sync(5, &Synced { view: with_limits(6), next_due_ms: None, entries }, now..now);
+        check(&gate, by("ann", 1), Verdict::Ask);
+        check(&gate, by("bob", 1), refuse(refusal));
+    }
 }

@@ -34,7 +34,7 @@ fn plain(status: u16, content_type: &'static str) -> Answer {
 
 fn order(state: OrderState, buyer: Option<&str>) -> Order {
     // 2026-12-01, 12:00 UTC, and a little.
-    Order { state, quantity: 2, buyer: buyer.map(Into::into), expires_at_ms: 1_796_126_400_250 }
+    Order { state, ..Order::held(2, buyer.map(Into::into), 1_796_126_400_250) }
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn an_order_that_was_released_is_no_success() {
         "type": "urn:spikegate:problem:order-released",
         "title": "Order released",
         "status": 409,
-        "detail": "The order of this Idempotency-Key was not paid in time; its tickets went back on sale.",
+        "detail": "The order of this Idempotency-Key was not paid in time, or was cancelled; its tickets went back on sale.",
         "order_id": ID_TEXT,
     });
     check(&answer(Dialect::Rest, &sale, &outcome), plain(409, "application/problem+json"), &document);

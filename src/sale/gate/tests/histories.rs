@@ -36,6 +36,9 @@ enum Event {
     },
     State(SaleState),
     Stock(i64),
+    Confirm(u8),
+    Cancel(u8),
+    Sweep,
     Tick,
 }
 
@@ -72,6 +75,9 @@ fn event() -> impl Strategy<Value = Event> {
         1 => edge().prop_map(|edge| Event::Missing { edge }),
         1 => state.prop_map(Event::State),
         3 => (-2i64..3).prop_map(Event::Stock),
+        3 => (0..IDS).prop_map(Event::Confirm),
+        3 => (0..IDS).prop_map(Event::Cancel),
+        3 => Just(Event::Sweep),
         6 => Just(Event::Tick),
     ]
 }
@@ -87,9 +93,9 @@ struct World {
 }
 
 impl World {
-    fn new(total: u64, per_buyer: u32) -> Self {
+    fn new(total: u64, per_buyer: u32, unpaid_per_buyer: u32) -> Self {
         let mut world = Self {
-            terms: Terms { hold_ms: 60_000, per_buyer, ..Terms::default() },
+            terms: Terms { hold_ms: 3, per_buyer, unpaid_per_buyer, ..Terms::default() },
             now_ms: NOW_MS,
             sale: SaleModel::new(1),
             log: Vec::new(),
@@ -113,7 +119,7 @@ impl World {
             Event::Step { edge, batch, fate } => {
                 let version_before = self.sale.version();
                 let reservation = self.sale.reserve(self.now_ms, &self.terms, &batch);
-                self.commit(reservation.entries);
+                self.commit(reservation.entry);
                 let view = self.sale.view(self.now_ms, &self.terms);
                 let reserved = Reserved { decisions: reservation.decisions, view, version_before };
                 self.send(edge, Answer::Step(batch, reserved), fate);
@@ -135,6 +141,17 @@ impl World {
                 let change = self.sale.add_stock(self.now_ms, &self.changes.to_string(), delta);
                 self.commit(change.into_iter().flatten());
             }
+            Event::Confirm(n) => {
+                let payment = format!("payment-{n}").parse().unwrap();
+                let (_, entry) = self.sale.confirm(self.now_ms, &self.terms, id(n.into()), &payment);
+                self.commit(entry);
+            }
+            Event::Cancel(n) => self.commit(self.sale.cancel(self.now_ms, id(n.into())).1),
+            Event::Sweep => {
+                let sweep = self.sale.sweep(self.now_ms);
+                self.commit(sweep.entry.clone());
+                self.sale.end(&sweep);
+            }
             Event::Tick => self.now_ms += 1,
         }
     }
@@ -143,7 +160,10 @@ impl World {
         let asked_from = self.gates[edge].read_to();
         let unread = self.log.iter().filter(|entry| entry.seq > asked_from);
         let view = self.sale.view(self.now_ms, &self.terms);
-        Answer::Sync(asked_from, Synced { view, entries: unread.cloned().collect() })
+        Answer::Sync(
+            asked_from,
+            Synced { view, next_due_ms: self.sale.next_due_ms(), entries: unread.cloned().collect() },
+        )
     }
 
     fn send(&mut self, edge: usize, answer: Answer, fate: Fate) {
@@ -169,10 +189,12 @@ impl World {
         for gate in &self.gates {
             let Some(known) = gate.view() else { continue };
             for entry in self.log.iter().take_while(|entry| entry.seq <= known.version) {
-                let Change::Held { order, quantity, buyer, .. } = &entry.change else { continue };
-                let visitor = Visitor { retry_of: Some(*order), buyer: buyer.as_deref(), quantity: *quantity };
-                let verdict = gate.admit(&visitor, Instant::now());
-                prop_assert!(!matches!(verdict, Verdict::Refuse(_)), "{verdict:?} for order {order} of {known:?}");
+                let Change::Held { orders, .. } = &entry.change else { continue };
+                for OrderLine { order, quantity, buyer } in orders {
+                    let visitor = Visitor { retry_of: Some(*order), buyer: buyer.as_deref(), quantity: *quantity };
+                    let verdict = gate.admit(&visitor, Instant::now());
+                    prop_assert!(!matches!(verdict, Verdict::Refuse(_)), "{verdict:?} for order {order} of {known:?}");
+                }
             }
         }
         Ok(())
@@ -200,10 +222,17 @@ impl World {
                 (Decision::BuyerLimit { have }, Verdict::Refuse(Refusal::BuyerLimit { have: known, .. })) => {
                     known <= have
                 }
-                (Decision::BuyerLimit { .. }, Verdict::Ask) => true,
-                (Decision::BuyerLimit { .. }, Verdict::Refuse(Refusal::NotEnough { left })) => {
-                    *left == view.available()
+                (Decision::UnpaidLimit { have }, Verdict::Refuse(Refusal::UnpaidLimit { have: known, .. })) => {
+                    known <= have
                 }
+                (Decision::BuyerLimit { .. }, Verdict::Refuse(Refusal::UnpaidLimit { limit, .. })) => {
+                    *limit == u64::from(self.terms.unpaid_per_buyer)
+                }
+                (Decision::BuyerLimit { .. } | Decision::UnpaidLimit { .. }, Verdict::Ask) => true,
+                (
+                    Decision::BuyerLimit { .. } | Decision::UnpaidLimit { .. },
+                    Verdict::Refuse(Refusal::NotEnough { left }),
+                ) => *left == view.available(),
                 _ => false,
             };
             prop_assert!(right, "{:?} for {:?}, which the ledger answers with {:?}", verdict, purchase, decision);
@@ -219,9 +248,10 @@ proptest! {
     fn no_order_is_denied_and_all_is_known_in_the_end(
         total in 0u64..8,
         per_buyer in 0u32..4,
+        unpaid_per_buyer in 0u32..3,
         events in vec(event(), 1..60),
     ) {
-        let mut world = World::new(total, per_buyer);
+        let mut world = World::new(total, per_buyer, unpaid_per_buyer);
         for event in events {
             world.happen(event);
             world.deny_no_order()?;
