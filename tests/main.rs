@@ -10,6 +10,7 @@ mod crash;
 mod exactness;
 mod front;
 mod harness;
+mod holds;
 mod ledgers;
 mod odd_requests;
 mod operating;

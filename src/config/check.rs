@@ -189,9 +189,7 @@ fn buyer_can_be_told(sale: &Sale, of_sale: impl Fn(&str) -> String, errors: &mut
             BuyerSource::Body(_) if sale.seed_dialect => errors.push_relation(
                 &buyer,
                 &[&buyer, &path, &dialect],
-                &format!(
-                    "cannot be in the body while seed_dialect lets GET buy, which has none: {name} would not hold"
-                ),
+                format!("cannot be in the body while seed_dialect lets GET buy, which has none: {name} would not hold"),
             ),
             _ => {}
         }

@@ -218,6 +218,12 @@ impl Edge {
         }
     }
 
+    /// `POST /sales/ticket/orders/ID/STEP` at the control listener.
+    #[track_caller]
+    pub fn settle(&self, id: &str, step: &str, body: &Value) -> Answer {
+        self.control(&Request::post(&format!("/sales/ticket/orders/{id}/{step}")).json(body))
+    }
+
     /// The sum of a metric over all of its series whose labels contain `label`.
     #[track_caller]
     pub fn metric(&self, name: &str, label: &str) -> u64 {

@@ -82,6 +82,8 @@ impl Outcome {
             -10 => "outcome-unknown",
             -11 => "ledger-unavailable",
             -12 => "sale-missing",
+            -13 => "order-released",
+            -14 => "unpaid-limit",
             _ => panic!("unknown code: {body}"),
         };
         Self::Refused { name: name.to_owned(), status: 200, body: body["data"].clone() }

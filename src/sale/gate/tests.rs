@@ -471,7 +471,7 @@ fn a_limit_is_forgotten_when_an_order_of_its_buyer_is_released_or_paid() {
     };
     let line = |buyer: &str| OrderLine { order: id(9), quantity: 1, buyer: Some(buyer.into()) };
     let released = Change::Released { reason: ReleaseReason::Expired, orders: vec![line("ann"), line("eve")] };
-    let paid = Change::Paid { line: line("ann"), payment: "p1".parse().unwrap(), retaken: false };
+    let paid = Change::Paid { line: line("ann"), payment: "p1".parse().expect("a payment's id"), retaken: false };
     let of_tickets = (Decision::BuyerLimit { have: 2 }, Refusal::BuyerLimit { limit: 2, have: 2 });
     let of_unpaid = (Decision::UnpaidLimit { have: 1 }, Refusal::UnpaidLimit { limit: 1, have: 1 });
     for ((decision, refusal), change) in

@@ -142,7 +142,7 @@ impl World {
                 self.commit(change.into_iter().flatten());
             }
             Event::Confirm(n) => {
-                let payment = format!("payment-{n}").parse().unwrap();
+                let payment = format!("payment-{n}").parse().expect("a payment's id");
                 let (_, entry) = self.sale.confirm(self.now_ms, &self.terms, id(n.into()), &payment);
                 self.commit(entry);
             }
