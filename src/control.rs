@@ -73,7 +73,7 @@ async fn check_caller(State(control): Shared, request: Request, next: Next) -> R
     if request.headers().contains_key(ORIGIN) {
         return problem(403, "forbidden", "Forbidden", "The control listener does not serve web pages.");
     }
-    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let given = request.headers().get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
     match &control.token {
         Some(token) if !given.is_some_and(|given| same(given, token.as_bytes())) => {
             let text = "This needs the control token: Authorization: Bearer ...";
@@ -83,6 +83,12 @@ async fn check_caller(State(control): Shared, request: Request, next: Next) -> R
         }
         _ => next.run(request).await,
     }
+}
+
+/// The token of `Authorization: Bearer TOKEN`; the scheme's case does not matter (RFC 9110, section 11.1).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
 }
 
 /// Compares in a time that does not tell how much of a guess was right. Hashes first, so that lengths do not matter.

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use self::batch::Pending;
 use self::gate::{Gate, Verdict, Visitor};
@@ -100,6 +100,10 @@ pub struct Queued {
     outcome: oneshot::Receiver<Outcome>,
 }
 
+/// Readers of single orders that may wait for the ledger at a time, of each sale. More are told to come again, so that they
+/// cannot keep purchases waiting.
+const ORDER_READS_MAX: usize = 256;
+
 /// What all sales of an edge share.
 pub struct Shared {
     /// The ledger.
@@ -119,6 +123,7 @@ pub struct Sale {
     /// Which sale the ledger has under our name; none until it was opened.
     identity: ArcSwapOption<Identity>,
     queue: mpsc::Sender<Pending>,
+    order_reads: Semaphore,
     /// Orders made by this edge since it started: `localSales` of the stat log.
     local_sales: AtomicU64,
     stat_log: Option<StatLog>,
@@ -148,6 +153,7 @@ impl Sale {
             gate: Gate::default(),
             identity: ArcSwapOption::empty(),
             queue,
+            order_reads: Semaphore::new(ORDER_READS_MAX),
             local_sales: AtomicU64::new(0),
             stat_log,
             metrics: SaleMetrics::default(),
@@ -297,6 +303,12 @@ impl Sale {
     #[must_use]
     pub fn is_missing(&self) -> bool {
         self.gate.is_missing()
+    }
+
+    /// Reads an order from the ledger, for anyone; `None` if too many do.
+    pub async fn order_for_anyone(&self, id: OrderId) -> Option<Result<Option<Order>, LedgerError>> {
+        let _turn = self.order_reads.try_acquire().ok()?;
+        Some(self.order(id).await)
     }
 
     /// Reads an order from the ledger.

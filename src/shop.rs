@@ -174,7 +174,8 @@ fn malformed_id() -> Answer {
 }
 
 async fn order(sale: &Sale, id: OrderId) -> Answer {
-    match sale.order(id).await {
+    let Some(read) = sale.order_for_anyone(id).await else { return reply::too_many_readers() };
+    match read {
         Ok(Some(order)) => Answer::json(200, &reply::order_document(sale, id, &order)),
         Ok(None) => Answer::problem(
             404,

@@ -221,6 +221,8 @@ fn a_control_listener_with_a_token_asks_for_it() {
         assert_eq!(edge.control(request).status, 401, "{request:?}");
     }
     assert!(buy(edge.address(), &purchase()).is_order());
+    let in_other_case = pause.clone().header("Authorization", &format!("bearer {token}"));
+    assert_eq!(edge.control(&in_other_case).status, 200, "the scheme's case does not matter");
     let with_token = pause.header("Authorization", &format!("Bearer {token}"));
     assert_eq!(edge.control(&with_token).status, 200);
     let output = edge.sale_command(&["resume", "ticket"]);

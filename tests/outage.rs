@@ -358,3 +358,16 @@ fn a_sale_whose_data_is_damaged_leaves_the_others_alone() {
     redis.command::<()>("HSET bad_key ticket_total_nums 5");
     eventually("the repaired sale sells", || (edge.ask(&Request::post("/buy/bad")).status == 201).then_some(()));
 }
+
+#[test]
+fn readers_of_orders_wait_in_a_bounded_number() {
+    let redis = Redis::start();
+    let edge = Edge::setup().redis(&redis).ticket(json!({ "total": 5 })).start();
+    redis.freeze();
+    let path = format!("/sales/ticket/orders/{}", "0".repeat(32));
+    let answers = crowd(300, 300, &[edge.address()], |_| Request::get(&path));
+    redis.thaw();
+    let busy = answers.iter().filter(|answer| answer.problem() == "busy").count();
+    assert!(busy >= 300 - 256 && busy < 300, "{busy} of 300 were told to come again");
+    assert!(answers.iter().all(|answer| answer.status == 503 && answer.header("retry-after").is_some()));
+}

@@ -60,7 +60,9 @@ enum Knowledge {
 #[derive(Debug, Clone)]
 struct Known {
     view: View,
-    /// Whether every order of this version is among the gate's fingerprints.
+    /// The orders that the log named so far; more are added as they become known.
+    orders: Arc<Fingerprints>,
+    /// Whether every order of this version is among them.
     log_is_read: bool,
     /// Entries of the log are gone, so that it can never be read to its end.
     log_has_gap: bool,
@@ -117,10 +119,12 @@ impl Known {
 /// One sale's gate.
 pub struct Gate {
     knowledge: ArcSwap<Knowledge>,
-    orders: Fingerprints,
+    /// What is newly known of orders goes here. Another table takes its place when all is forgotten: whoever still judges by
+    /// an older knowledge has the table that belongs to it.
+    orders: ArcSwap<Fingerprints>,
     /// Which sale this is about; 0 before one was opened. What is heard of another is of the past.
     epoch: AtomicU64,
-    /// The newest log entry of which `orders` knows.
+    /// The newest log entry of which `orders` know.
     read_to: AtomicU64,
     log_has_gap: AtomicBool,
     /// Made when the first buyer meets the limit; most sales never need it.
@@ -135,7 +139,7 @@ impl Default for Gate {
     fn default() -> Self {
         Self {
             knowledge: ArcSwap::from_pointee(Knowledge::Nothing),
-            orders: Fingerprints::default(),
+            orders: ArcSwap::default(),
             epoch: AtomicU64::new(0),
             read_to: AtomicU64::new(0),
             log_has_gap: AtomicBool::new(false),
@@ -161,7 +165,7 @@ impl Gate {
         match visitor.retry_of {
             Some(_) if known.log_has_gap => Verdict::Ask,
             Some(_) if !known.log_is_read => Verdict::Wait,
-            Some(id) if self.orders.contains(id) => Verdict::Ask,
+            Some(id) if known.orders.contains(id) => Verdict::Ask,
             _ => Verdict::Refuse(refusal),
         }
     }
@@ -200,10 +204,10 @@ impl Gate {
         if self.is_of_another_sale(&reserved.view) || self.forget_if_gone_back(&reserved.view) {
             return;
         }
-        let read_to = self.read_to();
+        let (read_to, orders) = (self.read_to(), self.orders.load());
         for (purchase, decision) in batch.iter().zip(&reserved.decisions) {
             match (decision, &purchase.buyer) {
-                (Decision::Ordered { .. }, _) => self.orders.insert(purchase.id),
+                (Decision::Ordered { .. }, _) => orders.insert(purchase.id),
                 // The log may show a later change already; then this is old news.
                 (Decision::BuyerLimit { have }, Some(buyer)) if reserved.view.version >= read_to => {
                     self.limits.get_or_init(BuyerLimits::default).remember(buyer, *have);
@@ -232,14 +236,15 @@ impl Gate {
             // All was forgotten while it was under way, and what it goes on from is no longer known here.
             return false;
         }
+        let orders = self.orders.load();
         for entry in &synced.entries {
             match &entry.change {
-                Change::Held { orders, .. } => orders.iter().for_each(|line| self.orders.insert(line.order)),
-                Change::GivenUp { order } => self.orders.insert(*order),
+                Change::Held { orders: lines, .. } => lines.iter().for_each(|line| orders.insert(line.order)),
+                Change::GivenUp { order } => orders.insert(*order),
                 // What a buyer has becomes less, or fewer of it are unpaid.
                 Change::Paid { line, .. } => self.forget_limits(line.buyer.as_deref()),
-                Change::Released { orders, .. } => {
-                    orders.iter().for_each(|line| self.forget_limits(line.buyer.as_deref()));
+                Change::Released { orders: lines, .. } => {
+                    lines.iter().for_each(|line| self.forget_limits(line.buyer.as_deref()));
                 }
                 // None of these changes what a buyer has, so what is remembered of limits stays true.
                 Change::Opened { .. } | Change::State { .. } | Change::Stock { .. } => {}
@@ -305,6 +310,7 @@ impl Gate {
         };
         self.knowledge.store(Arc::new(Knowledge::Known(Known {
             view: view.clone(),
+            orders: self.orders.load_full(),
             log_is_read: read_to >= view.version,
             log_has_gap: self.log_has_gap.load(Ordering::Relaxed),
             opens_at: reckon(view.terms.opens_at_ms, under_way.start),
@@ -327,7 +333,7 @@ impl Gate {
 
     fn forget_all(&self, instead: Knowledge) {
         self.knowledge.store(Arc::new(instead));
-        self.orders.clear();
+        self.orders.store(Arc::default());
         self.read_to.store(0, Ordering::Relaxed);
         self.log_has_gap.store(false, Ordering::Relaxed);
         for limits in [&self.limits, &self.unpaid].into_iter().filter_map(OnceLock::get) {

@@ -197,6 +197,13 @@ fn released(dialect: Dialect, id: OrderId) -> Answer {
     }
 }
 
+/// The answer to whoever reads an order while too many others do.
+#[must_use]
+pub fn too_many_readers() -> Answer {
+    Answer::problem(503, "busy", "Busy", "Too many orders are being read; ask again.", Value::Null)
+        .retry_after(RETRY_SOON_S)
+}
+
 /// The answer where something was only to be read or managed, and the ledger did not do it.
 #[must_use]
 pub fn fault(error: &LedgerError) -> Answer {
