@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout_at;
+use tokio::time::{sleep_until, timeout_at};
 
 use super::gate::{Verdict, Visitor};
 use super::{Outcome, Refusal, Sale};
@@ -19,9 +19,6 @@ use crate::ledger::{BATCH_MAX, Decision, LedgerError, Purchase, Reserved};
 /// Pause before a batch whose outcome is unknown is asked again; doubled each time up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
 const RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
-
-/// How long a batch that waits for the log waits for one sync before it looks again.
-const SYNC_PATIENCE: Duration = Duration::from_millis(50);
 
 /// A purchase in the queue.
 pub struct Pending {
@@ -43,6 +40,25 @@ impl Pending {
         }
     }
 
+    /// What the gate says to it now; `None` if it needs no answer any more, or got one here.
+    fn judge(self, sale: &Sale, now: Instant) -> Option<(Verdict, Self)> {
+        if self.reply.is_closed() {
+            // Its client has gone, and the ledger was never asked: nothing is lost.
+            return None;
+        }
+        if self.deadline <= now {
+            self.expire(sale);
+            return None;
+        }
+        let epoch = sale.identity.load().as_ref().map(|identity| identity.epoch);
+        if Some(self.epoch) != epoch {
+            // Its id was made for a sale that the ledger no longer has under this name.
+            self.refuse(sale, if sale.gate.is_missing() { Refusal::Missing } else { Refusal::Unavailable });
+            return None;
+        }
+        Some((sale.gate.admit(&self.visitor(), now), self))
+    }
+
     fn tell(self, sale: &Sale, outcome: Outcome) {
         // A client that has gone is told nothing; its order, if there is one, ends with its hold.
         let _ = self.reply.send(sale.record(outcome));
@@ -61,90 +77,127 @@ impl Pending {
 
 /// Takes purchases out of the queue, batch after batch, for as long as the process lives.
 pub async fn run(sale: Arc<Sale>, mut queue: mpsc::Receiver<Pending>) {
-    let mut waiting = VecDeque::with_capacity(BATCH_MAX);
+    let mut line = Line::default();
     loop {
-        if waiting.is_empty() {
+        if line.is_empty() {
             match queue.recv().await {
-                Some(pending) => waiting.push_back(pending),
+                Some(pending) => line.next.push_back(pending),
                 None => return,
             }
         }
-        while waiting.len() < BATCH_MAX {
-            match queue.try_recv() {
-                Ok(pending) => waiting.push_back(pending),
-                Err(_) => break,
-            }
+        while line.next.len() < BATCH_MAX
+            && let Ok(pending) = queue.try_recv()
+        {
+            line.next.push_back(pending);
         }
-        let batch = gather(&sale, &mut waiting, Instant::now());
-        if !batch.is_empty() {
-            let mut step = pin!(decide(&sale, batch));
-            // Who waits for the log while a batch is away must not wait longer than everybody else.
-            while let Some(first) = waiting.front().map(|first| first.deadline) {
-                match timeout_at(first.into(), &mut step).await {
-                    Ok(()) => break,
-                    Err(_elapsed) => drop_expired(&sale, &mut waiting, Instant::now()),
+        // Hears of every sync from now on.
+        let mut synced = pin!(sale.shared.synced.notified());
+        let batch = line.gather(&sale, Instant::now());
+        if batch.is_empty() {
+            let Some(until) = line.first_deadline() else { continue };
+            tokio::select! {
+                () = synced => line.look_again(&sale, Instant::now()),
+                Some(pending) = queue.recv() => line.next.push_back(pending),
+                () = sleep_until(until.into()) => line.drop_expired(&sale, Instant::now()),
+            }
+            continue;
+        }
+        let mut step = pin!(decide(&sale, batch));
+        loop {
+            // Who waits for anything else while a batch is away must not wait longer than everybody else.
+            let until = line.first_deadline();
+            tokio::select! {
+                // The sync comes first: with another edge selling, the step would take from the gate what the sync brought.
+                biased;
+                () = &mut synced => {
+                    synced.set(sale.shared.synced.notified());
+                    line.look_again(&sale, Instant::now());
+                }
+                () = &mut step => break,
+                () = sleep_until(until.unwrap_or_else(Instant::now).into()), if until.is_some() => {
+                    line.drop_expired(&sale, Instant::now());
                 }
             }
-            if waiting.is_empty() {
-                step.await;
+        }
+    }
+}
+
+/// Purchases that have left the queue, each kind in the order in which they came.
+#[derive(Default)]
+struct Line {
+    /// For the next batch.
+    next: VecDeque<Pending>,
+    /// For the log to be read, since only that keeps them from being refused. They do not hold up the others.
+    behind: VecDeque<Pending>,
+}
+
+impl Line {
+    fn is_empty(&self) -> bool {
+        self.next.is_empty() && self.behind.is_empty()
+    }
+
+    fn first_deadline(&self) -> Option<Instant> {
+        [&self.next, &self.behind].into_iter().filter_map(|line| line.front()).map(|first| first.deadline).min()
+    }
+
+    /// Tells those whose time is over; they were never brought to the ledger.
+    fn drop_expired(&mut self, sale: &Sale, now: Instant) {
+        for line in [&mut self.next, &mut self.behind] {
+            while let Some(pending) = line.pop_front_if(|first| first.deadline <= now) {
+                pending.expire(sale);
             }
-        } else if let Some(first) = waiting.front() {
-            // Only the log keeps the first in line from its answer.
-            let patience = first.deadline.min(Instant::now() + SYNC_PATIENCE);
-            let synced = sale.shared.synced.notified();
+        }
+    }
+
+    /// Takes as many as may go to the ledger together, and answers those on the way whom the gate refuses by now.
+    fn gather(&mut self, sale: &Sale, now: Instant) -> Vec<Pending> {
+        let local_stock = u64::from(sale.settings.local_stock);
+        let mut batch = Vec::with_capacity(self.next.len());
+        let mut tickets = 0;
+        let mut log_is_wanted = false;
+        while let Some(pending) = self.next.pop_front() {
+            match pending.judge(sale, now) {
+                Some((Verdict::Refuse(refusal), pending)) => pending.refuse(sale, refusal),
+                Some((Verdict::Wait, pending)) if self.behind.len() >= sale.settings.queue => {
+                    pending.refuse(sale, Refusal::Busy);
+                }
+                Some((Verdict::Wait, pending)) => {
+                    log_is_wanted = true;
+                    self.behind.push_back(pending);
+                }
+                Some((Verdict::Ask, pending)) => {
+                    // A purchase above the local stock goes alone.
+                    let quantity = u64::from(pending.purchase.quantity).min(local_stock);
+                    if tickets + quantity > local_stock {
+                        self.next.push_front(pending);
+                        break;
+                    }
+                    tickets += quantity;
+                    batch.push(pending);
+                }
+                None => {}
+            }
+        }
+        if log_is_wanted {
             sale.shared.sync_now.notify_one();
-            let _ = timeout_at(patience.into(), synced).await;
         }
+        batch
     }
-}
 
-/// Tells those whose time is over; they were never brought to the ledger.
-fn drop_expired(sale: &Sale, line: &mut VecDeque<Pending>, now: Instant) {
-    while let Some(pending) = line.pop_front_if(|first| first.deadline <= now) {
-        pending.expire(sale);
-    }
-}
-
-/// Takes as many from the line as may go to the ledger together, and answers those on the way whom the gate refuses by
-/// now. Whoever has to wait for the log stays, in order, in the line.
-fn gather(sale: &Sale, line: &mut VecDeque<Pending>, now: Instant) -> Vec<Pending> {
-    let local_stock = u64::from(sale.settings.local_stock);
-    let epoch = sale.identity.load().as_ref().map(|identity| identity.epoch);
-    let mut batch = Vec::with_capacity(line.len());
-    let mut tickets = 0;
-    let mut stay = VecDeque::new();
-    while let Some(pending) = line.pop_front() {
-        if pending.reply.is_closed() {
-            // Its client has gone, and the ledger was never asked: nothing is lost.
-            continue;
-        }
-        if pending.deadline <= now {
-            pending.expire(sale);
-            continue;
-        }
-        if Some(pending.epoch) != epoch {
-            // Its id was made for a sale that the ledger no longer has under this name.
-            pending.refuse(sale, if sale.gate.is_missing() { Refusal::Missing } else { Refusal::Unavailable });
-            continue;
-        }
-        match sale.gate.admit(&pending.visitor(), now) {
-            Verdict::Refuse(refusal) => pending.refuse(sale, refusal),
-            Verdict::Wait => stay.push_back(pending),
-            Verdict::Ask => {
-                // A purchase above the local stock goes alone.
-                let quantity = u64::from(pending.purchase.quantity).min(local_stock);
-                if tickets + quantity > local_stock {
-                    line.push_front(pending);
-                    break;
-                }
-                tickets += quantity;
-                batch.push(pending);
+    /// The log was read: whoever waited for it is refused, or goes to the ledger before those who came later.
+    fn look_again(&mut self, sale: &Sale, now: Instant) {
+        let mut ask = VecDeque::new();
+        for pending in std::mem::take(&mut self.behind) {
+            match pending.judge(sale, now) {
+                Some((Verdict::Refuse(refusal), pending)) => pending.refuse(sale, refusal),
+                Some((Verdict::Wait, pending)) => self.behind.push_back(pending),
+                Some((Verdict::Ask, pending)) => ask.push_back(pending),
+                None => {}
             }
         }
+        ask.append(&mut self.next);
+        self.next = ask;
     }
-    stay.append(line);
-    *line = stay;
-    batch
 }
 
 /// Brings one batch to the ledger and tells every client in it how its purchase ended.

@@ -164,6 +164,27 @@ async fn a_key_waits_for_the_log_and_then_hears_the_truth() {
 }
 
 #[tokio::test]
+async fn those_who_wait_for_the_log_do_not_keep_others_from_the_ledger() {
+    let ledger: Arc<InMemoryLedger> = Arc::default();
+    let edge = Edge::start(&ledger, 20, |_| {}).await;
+    ledger.hang_syncs(true);
+    ledger.sell_elsewhere(&[Purchase { id: edge.id_of("made"), buyer: None, quantity: 1 }]);
+    ordered(&edge.buy(one()).await);
+    // More than are left, so that each would be refused; whether any of them is a retry, only the log can tell.
+    let many = (0..2 * BATCH_MAX).map(|n| Ask { quantity: 19, ..keyed(&format!("key {n}")) }).collect::<Vec<_>>();
+    let waiting = edge.buy_all(many);
+    let others = async {
+        for _ in 0..5 {
+            ordered(&edge.buy(one()).await);
+        }
+        ledger.hang_syncs(false);
+    };
+    let (outcomes, ()) = tokio::join!(waiting, others);
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Refused(Refusal::NotEnough { .. }))));
+    assert_eq!(edge.sent(), (6, 0), "none of those who waited was brought to the ledger");
+}
+
+#[tokio::test]
 async fn a_key_whose_log_does_not_come_is_busy_by_its_deadline_and_never_sold_out() {
     let edge = behind(SHORT).await;
     let began = Instant::now();

@@ -6,11 +6,12 @@ use super::*;
 #[track_caller]
 fn check(edge: &Edge, line: Vec<Pending>, goes: &[usize], stays: &[usize]) {
     let ids: Vec<_> = line.iter().map(|pending| pending.purchase.id).collect();
-    let mut line = VecDeque::from(line);
-    let batch = gather(&edge.sale, &mut line, Instant::now());
+    let mut line = Line { next: line.into(), behind: VecDeque::new() };
+    let batch = line.gather(&edge.sale, Instant::now());
     let places = |pending: &Pending| ids.iter().position(|id| *id == pending.purchase.id).expect("it was in the line");
     assert_eq!(batch.iter().map(places).collect::<Vec<_>>(), goes, "go");
-    assert_eq!(line.iter().map(places).collect::<Vec<_>>(), stays, "stay");
+    let stay = line.behind.iter().chain(&line.next);
+    assert_eq!(stay.map(places).collect::<Vec<_>>(), stays, "stay");
 }
 
 #[tokio::test]
