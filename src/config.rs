@@ -57,6 +57,13 @@ impl Config {
     pub fn from_yaml(text: &str) -> Result<Config, Errors> {
         read::config(text)
     }
+
+    /// Checks again what settings must satisfy together, after some of them were replaced.
+    pub fn check(&self) -> Result<(), Errors> {
+        let mut errors = Errors::default();
+        check::relations(self, &mut errors);
+        if errors.0.is_empty() { Ok(()) } else { Err(errors) }
+    }
 }
 
 /// Waits on the client's side; defaults are Nginx's (`keepalive_timeout`, `client_header_timeout`, `send_timeout`).

@@ -167,15 +167,13 @@ fn run_edge(run: Run) -> Result<(), String> {
         config.listen = run.listen;
     }
     if let Some(address) = run.control {
-        // The file's check knows only the file's address.
-        if !address.ip().is_loopback() && config.control.token.is_none() {
-            return Err(format!("--control {address}: off loopback, the file has to set control.token"));
-        }
         config.control.listen = address;
     }
     if let Some(url) = run.redis {
         config.ledger.store = Store::redis(url);
     }
+    let with = "nothing was started, with what the command line says";
+    config.check().map_err(|errors| format!("{errors}\n{}: {with}", run.config.display()))?;
     server::run(config).map_err(|error| error.to_string())
 }
 

@@ -176,6 +176,18 @@ fn the_command_line_has_the_last_word_on_addresses_and_redis() {
 }
 
 #[test]
+fn what_the_command_line_says_has_to_go_with_the_file() {
+    let setup = Edge::setup().ticket(json!({ "total": 1 }));
+    let (public, control) = (free_address(), free_address());
+    let config = setup.write(public, control);
+    let config = config.to_str().unwrap();
+    let text = fails(1, &["run", "--config", config, "--listen", &control.to_string()]);
+    assert!(text.contains(&format!("{control} is taken by control.listen")), "{text}");
+    let text = fails(1, &["run", "--config", config, "--control", "0.0.0.0:9180"]);
+    assert!(text.contains("control.listen: is off loopback, so control.token"), "{text}");
+}
+
+#[test]
 fn an_edge_that_says_it_is_ready_takes_connections_at_once() {
     let edge = Edge::setup().ticket(json!({ "total": 100 }));
     for start in 0..10 {
