@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Parser;
-use upstreams::{echo, server};
+use upstreams::{echo, page, server};
 
 /// The order service; for now it answers every path with what arrived, as the demo's backends do.
 #[derive(Parser)]
@@ -34,5 +34,5 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     let listener = server::bind(arguments.listen).await?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let name = arguments.name.unwrap_or_else(|| address.to_string());
-    server::serve(listener, echo::routes(&name)?).await.map_err(|error| error.to_string())
+    server::serve(listener, echo::routes(&name)?.merge(page::routes())).await.map_err(|error| error.to_string())
 }
