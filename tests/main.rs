@@ -1,4 +1,4 @@
-//! Starts the real binaries and a real Redis, and tells stories about them.
+//! Starts the real binaries, a real Redis and a real browser, and tells stories about them.
 //!
 //! `harness` holds what the stories are told with; every other module is one family of stories. Each test has its own
 //! processes, ports and folder, so that all of them run at the same time and in any order.
@@ -15,6 +15,7 @@ mod ledgers;
 mod odd_requests;
 mod operating;
 mod outage;
+mod page;
 mod process;
 mod proxying;
 mod purchase;
