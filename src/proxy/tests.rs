@@ -323,13 +323,13 @@ fn a_websocket_passes_both_ways_and_may_be_silent() {
     });
     let mut settings = upstream(&[address]);
     settings.timeouts.read = PATIENCE;
-    let stand = Stand::with(settings, |config| config.client.read = Duration::from_millis(500));
+    let stand = Stand::with(settings, |config| config.client.read = Duration::from_secs(1));
     let mut client = stand.client();
     client.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
     assert!(client.head().expect("a head").starts_with("HTTP/1.1 101 "));
     assert_eq!(client.bytes(6), b"hello ");
     for _ in 0..2 {
-        std::thread::sleep(Duration::from_millis(800));
+        std::thread::sleep(Duration::from_millis(1_300));
         client.send("ping");
         assert_eq!(client.bytes(4), b"PING");
     }
