@@ -30,20 +30,22 @@ struct Backend {
     requests: AtomicU64,
 }
 
-/// Answers every path, and counts; `/healthz` and `/stats` are not counted.
+/// Answers every path that `service` does not have, and counts; `/healthz` and `/stats` are not counted. All answers, also
+/// those of `service`, name the backend.
 ///
 /// # Errors
 ///
 /// The name cannot stand in a header.
-pub fn routes(name: &str) -> Result<Router, String> {
+pub fn routes(name: &str, service: Router) -> Result<Router, String> {
     let header = HeaderValue::from_str(name).map_err(|_| format!("the name {name:?} cannot stand in a header"))?;
     let backend = Arc::new(Backend { name: name.to_string(), header, requests: AtomicU64::new(0) });
     Ok(Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/stats", get(stats))
         .fallback(echo)
-        .layer(map_response_with_state(Arc::clone(&backend), name_the_backend))
-        .with_state(backend))
+        .with_state(Arc::clone(&backend))
+        .merge(service)
+        .layer(map_response_with_state(backend, name_the_backend)))
 }
 
 async fn stats(State(backend): State<Arc<Backend>>) -> Json<Value> {

@@ -1,12 +1,22 @@
 //! `orders`: the order service's command line.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use axum::Router;
 use clap::Parser;
+use upstreams::api::{self, Service};
+use upstreams::cashier::Cashier;
+use upstreams::database::Database;
+use upstreams::edge::Edge;
+use upstreams::payment::Demo;
+use upstreams::signature::SecretFile;
 use upstreams::{echo, page, server};
 
-/// The order service; for now it answers every path with what arrived, as the demo's backends do.
+/// The order service. With a database it keeps orders and takes payments; every other path is answered with what arrived,
+/// as the demo's backends do.
 #[derive(Parser)]
 #[command(name = "orders", version)]
 struct Arguments {
@@ -16,6 +26,22 @@ struct Arguments {
     /// What every answer's X-Backend says; by default the address.
     #[arg(long)]
     name: Option<String>,
+    /// Where orders are kept: sqlite:FILE, which processes of one machine may share, or postgres://... Without it there are
+    /// no orders.
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+    /// The edge's control listener.
+    #[arg(long, default_value = "http://127.0.0.1:9180", value_name = "URL", requires = "database")]
+    control: String,
+    /// A file with the token that the control listener demands, if it does.
+    #[arg(long, value_name = "FILE", requires = "database")]
+    control_token_file: Option<PathBuf>,
+    /// The file with the secret that deliveries are signed with. The edge makes it; until then, deliveries are put off.
+    #[arg(long, default_value = "data/delivery.secret", value_name = "FILE", requires = "database")]
+    secret_file: PathBuf,
+    /// Who takes the money: demo, demo:approve, demo:decline, demo:slow=2s or demo:twice.
+    #[arg(long, default_value = "demo", value_name = "PROVIDER", requires = "database")]
+    payment: Demo,
 }
 
 #[tokio::main]
@@ -33,6 +59,28 @@ async fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<(), String> {
     let listener = server::bind(arguments.listen).await?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
-    let name = arguments.name.unwrap_or_else(|| address.to_string());
-    server::serve(listener, echo::routes(&name)?.merge(page::routes())).await.map_err(|error| error.to_string())
+    let name = arguments.name.clone().unwrap_or_else(|| address.to_string());
+    let service = match &arguments.database {
+        Some(url) => service(url, &arguments).await?,
+        None => Router::new(),
+    };
+    let routes = echo::routes(&name, service)?.merge(page::routes());
+    server::serve(listener, routes).await.map_err(|error| error.to_string())
+}
+
+/// The order service proper, its worker going.
+async fn service(database: &str, arguments: &Arguments) -> Result<Router, String> {
+    let token = match &arguments.control_token_file {
+        Some(file) => {
+            let read = std::fs::read_to_string(file);
+            Some(read.map_err(|error| format!("--control-token-file {}: {error}", file.display()))?)
+        }
+        None => None,
+    };
+    let edge = Arc::new(Edge::new(&arguments.control, token.as_deref()).map_err(|error| error.to_string())?);
+    let database = Database::open(database).await.map_err(|error| error.to_string())?;
+    let cashier = Arc::new(Cashier::new(database.clone(), Arc::clone(&edge), Box::new(arguments.payment)));
+    tokio::spawn(Arc::clone(&cashier).work());
+    let secret = SecretFile::new(arguments.secret_file.clone());
+    Ok(api::routes(Service { database, edge, cashier, secret }))
 }

@@ -1,0 +1,279 @@
+//! Orders as the database has them.
+//!
+//! # Whose word counts
+//!
+//! The ledger decides; this is its copy, and two ways lead into it. **Deliveries** carry the number of the log entry: a row
+//! remembers the number of the last event that it took, and takes only newer ones. **Answers of the control API** to
+//! `confirm` and `cancel` come sooner and carry no number. So that an older event which is delivered after such an answer
+//! does not undo it, one rule holds for both, and it is true of the ledger itself:
+//!
+//! > An order goes from HELD to RELEASED to PAID, may leave out a step, and never goes back.
+//!
+//! (RELEASED to PAID is the payment that came late and took the order back.) Hence PAID is final, and an event that comes
+//! after it only moves the row's number on. An answer RELEASED changes a row that is HELD, and nothing else; the only event
+//! older than a release is the `held` that made the row, and that is not newer than the row. An answer leaves the row's
+//! number as it is, so that every event that the row has not seen is still looked at.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, Serializer};
+use sqlx::any::AnyRow;
+use sqlx::{Any, Row, Transaction};
+
+use crate::database::{Database, Dialect};
+use crate::delivery::Delivery;
+use crate::settlements;
+
+/// The most orders that a buyer is shown.
+pub const LIST_MAX: i64 = 100;
+
+/// An order's id: 32 hexadecimal digits in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct OrderId(String);
+
+/// What is no order's id.
+#[derive(Debug, thiserror::Error)]
+#[error("must be 32 hexadecimal digits in lower case")]
+pub struct BadOrderId;
+
+impl OrderId {
+    /// Reads an id; none if it is not one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        (text.len() == 32 && text.bytes().all(digit)).then(|| Self(text.to_owned()))
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for OrderId {
+    type Error = BadOrderId;
+
+    fn try_from(text: String) -> Result<Self, BadOrderId> {
+        Self::parse(&text).ok_or(BadOrderId)
+    }
+}
+
+/// How far an order has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum OrderState {
+    /// Its tickets are kept for its buyer.
+    Held,
+    /// Its tickets were given back.
+    Released,
+    /// It is paid.
+    Paid,
+}
+
+/// An order as its buyer sees it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Order {
+    /// Its id.
+    pub order_id: OrderId,
+    /// The sale's id.
+    pub sale: String,
+    /// Who bought, if it was said.
+    pub buyer: Option<String>,
+    /// How many tickets.
+    pub quantity: i64,
+    /// How far it has come.
+    pub state: OrderState,
+    /// When its hold ends, in ms since 1970; unknown if the event that said so was never delivered.
+    #[serde(rename = "expires_at", serialize_with = "optional_time")]
+    pub expires_at_ms: Option<i64>,
+    /// Why it was released.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The payment that paid it, or else the newest that was tried.
+    pub payment: Option<Payment>,
+    /// When it last changed, in ms since 1970.
+    #[serde(rename = "updated_at", serialize_with = "optional_time")]
+    pub updated_at_ms: Option<i64>,
+}
+
+/// A payment as the buyer sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Payment {
+    /// Its id.
+    pub id: String,
+    /// pending, paid, declined, refund_due or refunded.
+    pub state: String,
+    /// Why the money goes back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+fn optional_time<S: Serializer>(time_ms: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time_ms.and_then(|time_ms| Timestamp::from_millisecond(time_ms).ok()) {
+        Some(time) => serializer.serialize_str(&format!("{time:.3}")),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// Rows out of one JSON parameter, so that a delivery of any length is one statement of one text, prepared once.
+macro_rules! apply {
+    ($row:literal, $from:literal) => {
+        concat!(
+            "INSERT INTO orders (order_id, sale, epoch, seq, buyer, quantity, state, expires_at_ms, reason, payment,
+                                 created_at_ms, updated_at_ms) SELECT ",
+            $row,
+            " FROM ",
+            $from,
+            " WHERE true
+             ON CONFLICT (order_id, sale, epoch) DO UPDATE SET
+                seq = excluded.seq,
+                state = CASE WHEN orders.state = 'PAID' THEN orders.state ELSE excluded.state END,
+                reason = CASE WHEN orders.state = 'PAID' THEN orders.reason ELSE excluded.reason END,
+                payment = CASE WHEN orders.state = 'PAID' THEN orders.payment ELSE excluded.payment END,
+                updated_at_ms = CASE WHEN orders.state = 'PAID' THEN orders.updated_at_ms ELSE excluded.updated_at_ms END,
+                expires_at_ms = COALESCE(orders.expires_at_ms, excluded.expires_at_ms)
+             WHERE excluded.seq > orders.seq"
+        )
+    };
+}
+
+const APPLY_SQLITE: &str = apply!(
+    "value->>'order_id', $1, $2, value->>'seq', value->>'buyer', value->>'quantity', value->>'state',
+     value->>'expires_at_ms', value->>'reason', value->>'payment', value->>'created_at_ms', value->>'updated_at_ms'",
+    "json_each($3)"
+);
+
+const APPLY_POSTGRES: &str = apply!(
+    "e.order_id, $1, $2, e.seq, e.buyer, e.quantity, e.state, e.expires_at_ms, e.reason, e.payment, e.created_at_ms,
+     e.updated_at_ms",
+    "jsonb_to_recordset($3::jsonb) AS e (order_id text, seq bigint, buyer text, quantity bigint, state text,
+     expires_at_ms bigint, reason text, payment text, created_at_ms bigint, updated_at_ms bigint)"
+);
+
+/// Applies a delivery in one transaction. Once this returns, it is on disk, as durably as the database is set up. One
+/// without events only finds out whether the database can be written to.
+///
+/// # Errors
+///
+/// The database failed. Then nothing was applied, or it is not known; the delivery may be applied again.
+pub async fn apply(database: &Database, delivery: &Delivery) -> sqlx::Result<()> {
+    let mut transaction = database.write().await?;
+    if !delivery.lines.is_empty() {
+        let lines: Vec<_> = delivery.lines.values().collect();
+        let lines = serde_json::to_string(&lines).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        let statement = match database.dialect() {
+            Dialect::Sqlite => APPLY_SQLITE,
+            Dialect::Postgres => APPLY_POSTGRES,
+        };
+        sqlx::query(statement)
+            .bind(&delivery.sale)
+            .bind(&delivery.epoch)
+            .bind(lines)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await
+}
+
+/// What the ledger answered: paid, by this payment.
+pub(crate) async fn paid(
+    transaction: &mut Transaction<'static, Any>,
+    sale: &str,
+    order: &OrderId,
+    payment: &str,
+    now_ms: i64,
+) -> sqlx::Result<()> {
+    let statement = "UPDATE orders SET state = 'PAID', reason = NULL, payment = $3, updated_at_ms = $4
+                     WHERE order_id = $1 AND sale = $2 AND state <> 'PAID'";
+    let query = sqlx::query(statement).bind(order.as_str()).bind(sale).bind(payment).bind(now_ms);
+    query.execute(&mut **transaction).await.map(drop)
+}
+
+/// What the ledger answered: released, for this reason if it said so.
+pub(crate) async fn released(
+    transaction: &mut Transaction<'static, Any>,
+    sale: &str,
+    order: &OrderId,
+    reason: Option<&str>,
+    now_ms: i64,
+) -> sqlx::Result<()> {
+    let statement = "UPDATE orders SET state = 'RELEASED', reason = $3, updated_at_ms = $4
+                     WHERE order_id = $1 AND sale = $2 AND state = 'HELD'";
+    let query = sqlx::query(statement).bind(order.as_str()).bind(sale).bind(reason).bind(now_ms);
+    query.execute(&mut **transaction).await.map(drop)
+}
+
+/// The payment is the one that paid, or else the newest.
+macro_rules! select {
+    ($which:literal) => {
+        concat!(
+            "SELECT o.order_id, o.sale, o.buyer, o.quantity, o.state, o.expires_at_ms, o.reason, o.payment,
+                    o.updated_at_ms, s.id AS tried, s.state AS tried_state, s.reason AS tried_reason
+             FROM orders o LEFT JOIN settlements s ON s.id = (
+                SELECT p.id FROM settlements p
+                WHERE p.order_id = o.order_id AND p.sale = o.sale
+                  AND p.state IN ('pending', 'charged', 'paid', 'declined', 'refund_due', 'refunded')
+                ORDER BY CASE p.state WHEN 'paid' THEN 0 ELSE 1 END, p.created_at_ms DESC, p.id LIMIT 1) ",
+            $which
+        )
+    };
+}
+
+/// The order of this id.
+///
+/// # Errors
+///
+/// The database failed.
+pub async fn find(database: &Database, id: &OrderId) -> sqlx::Result<Option<Order>> {
+    let statement = select!("WHERE o.order_id = $1 ORDER BY o.updated_at_ms DESC LIMIT 1");
+    let row = sqlx::query(statement).bind(id.as_str()).fetch_optional(database.read()).await?;
+    row.as_ref().map(order).transpose()
+}
+
+/// The orders of a buyer, newest first, at most [`LIST_MAX`].
+///
+/// # Errors
+///
+/// The database failed.
+pub async fn of_buyer(database: &Database, buyer: &str) -> sqlx::Result<Vec<Order>> {
+    let statement = select!("WHERE o.buyer = $1 ORDER BY o.created_at_ms DESC, o.order_id LIMIT $2");
+    let rows = sqlx::query(statement).bind(buyer).bind(LIST_MAX).fetch_all(database.read()).await?;
+    rows.iter().map(order).collect()
+}
+
+fn order(row: &AnyRow) -> sqlx::Result<Order> {
+    let state = match row.try_get::<String, _>("state")?.as_str() {
+        "HELD" => OrderState::Held,
+        "RELEASED" => OrderState::Released,
+        "PAID" => OrderState::Paid,
+        other => return Err(decode(format!("an order has the state {other:?}"))),
+    };
+    let id: String = row.try_get("order_id")?;
+    let payment = match row.try_get::<Option<String>, _>("payment")?.filter(|_| state == OrderState::Paid) {
+        Some(id) => Some(Payment { id, state: "paid".to_owned(), reason: None }),
+        None => match row.try_get::<Option<String>, _>("tried")? {
+            Some(id) => Some(Payment {
+                id,
+                state: settlements::shown(&row.try_get::<String, _>("tried_state")?).to_owned(),
+                reason: row.try_get("tried_reason")?,
+            }),
+            None => None,
+        },
+    };
+    Ok(Order {
+        order_id: OrderId::parse(&id).ok_or_else(|| decode(format!("an order has the id {id:?}")))?,
+        sale: row.try_get("sale")?,
+        buyer: row.try_get("buyer")?,
+        quantity: row.try_get("quantity")?,
+        state,
+        expires_at_ms: row.try_get("expires_at_ms")?,
+        reason: row.try_get("reason")?,
+        payment,
+        updated_at_ms: row.try_get("updated_at_ms")?,
+    })
+}
+
+fn decode(message: String) -> sqlx::Error {
+    sqlx::Error::Decode(message.into())
+}
