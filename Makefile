@@ -27,7 +27,7 @@ run: ## starts four backends and the edge; PORT=8080, REDIS=redis://127.0.0.1:63
 	@exec scripts/run --port '$(PORT)' --config '$(CONFIG)' --redis '$(REDIS)'
 
 test: ## checks the formatting, lints, and runs all tests
-	@scripts/need cmake redis-server ab chromium chromedriver
+	@scripts/need cmake redis-server ab postgresql chromium chromedriver
 	cargo build --workspace
 	@scripts/lint; lint=$$?; \
 	echo "cargo test --workspace --no-fail-fast"; cargo test --workspace --no-fail-fast && \

@@ -14,6 +14,7 @@ mod holds;
 mod ledgers;
 mod odd_requests;
 mod operating;
+mod orders;
 mod outage;
 mod page;
 mod process;

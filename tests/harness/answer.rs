@@ -121,7 +121,13 @@ impl Answer {
     /// The NAME of `urn:spikegate:problem:NAME`.
     #[track_caller]
     pub fn problem(&self) -> String {
-        let body = self.is_our_own().json();
+        self.is_our_own().problem_name()
+    }
+
+    /// The same of an answer that is not the edge's own.
+    #[track_caller]
+    pub fn problem_name(&self) -> String {
+        let body = self.json();
         let name = body["type"].as_str().unwrap_or_else(|| panic!("not a problem: {self:?}"));
         name.trim_start_matches("urn:spikegate:problem:").to_owned()
     }

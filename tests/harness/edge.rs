@@ -139,6 +139,11 @@ impl Edge {
         self.public
     }
 
+    /// Where operators and order services come in.
+    pub fn control_address(&self) -> SocketAddr {
+        self.control
+    }
+
     pub fn folder(&self) -> &Path {
         self.setup.folder()
     }

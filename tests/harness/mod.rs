@@ -11,6 +11,7 @@ pub mod crowd;
 pub mod edge;
 pub mod network;
 pub mod orders;
+pub mod postgres;
 pub mod process;
 pub mod purchase;
 pub mod redis;
@@ -25,7 +26,7 @@ pub use client::{Connection, Request};
 pub use crowd::crowd;
 pub use edge::Edge;
 pub use network::Network;
-pub use orders::OrderService;
+pub use orders::{OrderService, Shelf};
 pub use purchase::{Outcome, buy};
 pub use redis::Redis;
 
