@@ -1,12 +1,14 @@
 //! What buyers and edges ask the order service over HTTP.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -25,6 +27,10 @@ use crate::signature::{self, SecretFile};
 /// Questions to the edge that may be under way for orders that the database does not have. Ids can be guessed at, and the
 /// ledger has better things to do.
 const LOOKUPS: usize = 32;
+
+/// The longest that an answer takes. A database that has fallen silent does not say so, and a connection may take many
+/// minutes to end.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
 
 /// The longest Idempotency-Key in bytes, as at the edge.
 const KEY_MAX: usize = 255;
@@ -57,7 +63,13 @@ pub fn routes(service: Service) -> Router {
         .route("/orders/{id}", get(show))
         .route("/orders/{id}/pay", post(pay))
         .route("/orders/{id}/cancel", post(cancel))
+        .layer(middleware::from_fn(in_time))
         .with_state(Arc::new(Shared { service, lookups: Semaphore::new(LOOKUPS) }))
+}
+
+async fn in_time(request: Request, next: Next) -> Response {
+    let answer = tokio::time::timeout(ANSWER_MAX, next.run(request)).await;
+    answer.unwrap_or_else(|_| unavailable("No answer was found in time. Asking again is safe."))
 }
 
 type Asked = State<Arc<Shared>>;

@@ -35,6 +35,12 @@ const WAIT_LOOK: Duration = Duration::from_millis(100);
 /// The longest wait for the provider; less than a lease.
 const PROVIDER_TIMEOUT: Duration = Duration::from_secs(8);
 
+/// The longest that the database is waited for at once.
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest that one piece of work takes: two answers of the provider, one of the edge, and the database in between.
+const WORK_MAX: Duration = Duration::from_secs(60);
+
 /// The first wait before something is tried again, doubled each time up to the second.
 const BACKOFF_MS: (i64, i64) = (250, 15_000);
 
@@ -114,8 +120,10 @@ impl Cashier {
             // Processes that were started at once should not look at once.
             let wait = LOOK.mul_f64(rand::random_range(0.5..1.5));
             let _ = timeout(wait, self.look.notified()).await;
-            if let Err(error) = self.take_up().await {
-                log::warn!("what is left to settle cannot be read: {error}");
+            match timeout(DATABASE_TIMEOUT, self.take_up()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => log::warn!("what is left to settle cannot be read: {error}"),
+                Err(_) => log::warn!("what is left to settle cannot be read: no answer in {DATABASE_TIMEOUT:?}"),
             }
         }
     }
@@ -150,7 +158,10 @@ impl Cashier {
     ) -> tokio::task::JoinHandle<()> {
         let cashier = Arc::clone(self);
         tokio::spawn(async move {
-            cashier.drive(settlement, &lease).await;
+            // A database that has fallen silent must not keep the place; the lease ends by itself.
+            if timeout(WORK_MAX, cashier.drive(settlement, &lease)).await.is_err() {
+                log::warn!("a settlement was given up after {WORK_MAX:?}; it is taken up again");
+            }
             drop(place);
         })
     }

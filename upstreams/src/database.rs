@@ -65,6 +65,9 @@ pub enum OpenError {
     /// It cannot be opened or reached.
     #[error("the database cannot be opened: {0}")]
     Database(#[from] sqlx::Error),
+    /// It did not answer, or other processes that started at the same time were not done in time.
+    #[error("the database cannot be opened: no answer in {START_PATIENCE:?}")]
+    Silent,
     /// Its tables cannot be brought up to date.
     #[error("the database cannot be migrated: {0}")]
     Migration(#[from] MigrateError),
@@ -79,10 +82,10 @@ impl Database {
     /// See [`OpenError`].
     pub async fn open(url: &str) -> Result<Self, OpenError> {
         let dialect = if url.starts_with("sqlite:") {
-            prepare_sqlite(url).await?;
+            in_time(prepare_sqlite(url)).await?;
             Dialect::Sqlite
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            prepare_postgres(url).await?;
+            in_time(prepare_postgres(url)).await?;
             Dialect::Postgres
         } else {
             // A URL may hold a password, so no more of it is shown than its kind.
@@ -130,6 +133,10 @@ impl Database {
             })
             .await
     }
+}
+
+async fn in_time(prepared: impl Future<Output = Result<(), OpenError>>) -> Result<(), OpenError> {
+    tokio::time::timeout(START_PATIENCE, prepared).await.unwrap_or(Err(OpenError::Silent))
 }
 
 async fn prepare_sqlite(url: &str) -> Result<(), OpenError> {
