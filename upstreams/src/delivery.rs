@@ -170,7 +170,9 @@ fn line(json: &str) -> Result<Option<Line>, String> {
 fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
     serde_json::from_str(json).map_err(|error| {
         match serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(json)) {
-            Err(error) if error.path().iter().len() > 0 => format!("{}: {}", error.path(), error.inner()),
+            Err(error) if error.inner().is_data() && error.path().iter().len() > 0 => {
+                format!("{}: {}", error.path(), error.inner())
+            }
             _ => error.to_string(),
         }
     })
