@@ -15,6 +15,7 @@ mod ledgers;
 mod odd_requests;
 mod operating;
 mod outage;
+mod outboxes;
 mod page;
 mod process;
 mod proxying;
