@@ -8,6 +8,7 @@ pub mod embedded;
 mod log;
 pub mod model;
 mod order;
+mod outbox;
 pub mod redis;
 
 use std::fmt;
@@ -19,6 +20,11 @@ use serde::{Deserialize, Serialize};
 pub use self::log::{Change, LogEntry, OrderLine, SYNC_LINES_MAX, SyncAsk, Synced};
 pub use self::order::{
     BadOrderId, BadPaymentId, Cancelled, Confirmed, Order, OrderId, OrderState, PaymentId, RefundReason, ReleaseReason,
+};
+
+pub use self::outbox::{
+    Claim, DeliveryStatus, EventId, Lease, Outbox, Progress, Record, Recorded, Refused, SET_ASIDE_MAX, SetAside, Taken,
+    WHY_MAX, Work, brief,
 };
 
 /// The most tickets that one purchase may ask for. Far above any honest purchase, far below where sums could overflow.

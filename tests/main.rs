@@ -7,6 +7,7 @@
 mod article;
 mod balance;
 mod crash;
+mod delivery;
 mod exactness;
 mod front;
 mod harness;
@@ -16,6 +17,7 @@ mod odd_requests;
 mod operating;
 mod orders;
 mod outage;
+mod outboxes;
 mod page;
 mod process;
 mod proxying;

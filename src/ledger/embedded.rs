@@ -5,6 +5,7 @@
 //! write fail, nobody knows what reached the disk, and the log is read again before anything else is done.
 
 mod journal;
+mod outbox;
 
 use std::collections::HashMap;
 use std::fs;
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
 use self::journal::{Journal, JournalError};
+use self::outbox::Leases;
 use super::model::SaleModel;
 use super::{
     Cancelled, Confirmed, Identity, Ledger, LedgerError, LogEntry, Order, OrderId, PaymentId, Purchase, Reserved,
@@ -44,7 +46,7 @@ impl EmbeddedLedger {
     pub fn open(folder: &Path, clock: Clock) -> Result<Self, LedgerError> {
         fs::create_dir_all(folder)
             .map_err(|error| LedgerError::Unavailable(format!("{}: {error}", folder.display())))?;
-        let mut keeper = Keeper { path: folder.join("ledger.db"), clock, kept: None };
+        let mut keeper = Keeper { path: folder.join("ledger.db"), clock, kept: None, leases: Leases::default() };
         keeper.read_all()?;
         let (steps, mut waiting) = mpsc::channel::<Step>(STEPS_WAITING);
         thread::Builder::new()
@@ -79,6 +81,7 @@ struct Keeper {
     clock: Clock,
     /// `None` after a write of which nobody knows what became, until the log has been read again.
     kept: Option<Kept>,
+    leases: Leases,
 }
 
 struct Kept {

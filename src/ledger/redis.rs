@@ -5,6 +5,7 @@
 //! finds out. Redis itself is the clock.
 
 mod keys;
+mod outbox;
 mod reply;
 mod scripts;
 

@@ -14,6 +14,7 @@ pub mod orders;
 pub mod postgres;
 pub mod process;
 pub mod purchase;
+pub mod receiver;
 pub mod redis;
 
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ pub use edge::Edge;
 pub use network::Network;
 pub use orders::{OrderService, Shelf};
 pub use purchase::{Outcome, buy};
+pub use receiver::Receiver;
 pub use redis::Redis;
 
 /// Long enough for a busy machine; whoever waits longer waits for something that does not come.

@@ -1,17 +1,17 @@
-//! The log of every sale in one SQLite file, and nothing else: whatever a sale is follows from its log.
+//! The log of every sale in one SQLite file, and how far it was delivered: whatever a sale is follows from its log.
 //!
 //! SQLite, because of the stores that were measured (`bench/stores`) it is the one that is fast enough at every size of a
 //! batch, opens at once after a kill, uses the least memory, and goes on after a full disk. `synchronous=FULL` in WAL mode
 //! is one sync a commit.
 
+mod format;
+mod outbox;
+
 use std::path::Path;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, ErrorCode, params};
 
 use super::super::{Identity, LogEntry};
-
-/// Told to SQLite as `user_version`; a file of another one is not touched.
-const FORMAT: i64 = 2;
 
 /// What can go wrong with the file.
 #[derive(Debug, thiserror::Error)]
@@ -49,11 +49,10 @@ impl Journal {
         store.pragma_update(None, "journal_mode", "WAL")?;
         store.pragma_update(None, "synchronous", "FULL")?;
         let setup = store.transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)?;
-        match setup.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? {
-            0 => create(&setup)?,
-            FORMAT => {}
-            other => return Err(JournalError::Damaged(format!("{} has format {other}, not {FORMAT}", path.display()))),
-        }
+        format::set_up(&setup).map_err(|error| match error {
+            JournalError::Damaged(why) => JournalError::Damaged(format!("{}: {why}", path.display())),
+            other => other,
+        })?;
         setup.commit()?;
         Ok(Self { store })
     }
@@ -125,21 +124,6 @@ impl Journal {
         }
         Ok(entries)
     }
-}
-
-fn create(setup: &Transaction) -> Result<()> {
-    let strange: Option<String> =
-        setup.query_row("SELECT name FROM sqlite_master LIMIT 1", [], |row| row.get(0)).optional()?;
-    if let Some(table) = strange {
-        return Err(JournalError::Damaged(format!("the file is somebody else's: it has a table {table}")));
-    }
-    setup.execute_batch(
-        "CREATE TABLE sale (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, identity TEXT NOT NULL);
-         CREATE TABLE log (sale INTEGER NOT NULL, seq INTEGER NOT NULL, entry TEXT NOT NULL,
-                           PRIMARY KEY (sale, seq)) WITHOUT ROWID;",
-    )?;
-    setup.pragma_update(None, "user_version", FORMAT)?;
-    Ok(())
 }
 
 fn insert(store: &Connection, sale: i64, entry: &LogEntry) -> Result<()> {

@@ -43,6 +43,12 @@ impl<'a> Keys<'a> {
         self.named("changes")
     }
 
+    /// The outbox's own: who delivers, what is set aside, what of it is to be tried again. Each sale of the name has keys of
+    /// its own, so that nothing of an earlier one is lost or taken for its own.
+    pub(super) fn outbox(&self, epoch: u64) -> [String; 3] {
+        ["", ":aside", ":again"].map(|part| self.named(&format!("delivery:{epoch:016x}{part}")))
+    }
+
     /// Names for what an earlier sale left in `orders`, `due`, `buyers`, `log` and `changes`, in this order.
     /// `epoch` is that of the sale that takes their place, so that no two ever collide.
     pub(super) fn put_away(&self, epoch: u64) -> [String; 5] {

@@ -17,19 +17,19 @@ pub(super) fn damaged(what: &str) -> LedgerError {
 }
 
 /// A reply that is read from its front.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     values: std::slice::Iter<'a, Value>,
 }
 
 impl<'a> Reader<'a> {
-    fn of(value: &'a Value) -> Result<Self> {
+    pub(super) fn of(value: &'a Value) -> Result<Self> {
         match value {
             Value::Array(values) => Ok(Self { values: values.iter() }),
             other => Err(damaged(&format!("a list was expected, not {other:?}"))),
         }
     }
 
-    fn next(&mut self) -> Result<&'a Value> {
+    pub(super) fn next(&mut self) -> Result<&'a Value> {
         self.values.next().ok_or_else(|| damaged("a reply is too short"))
     }
 
@@ -40,20 +40,20 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn natural(&mut self) -> Result<u64> {
+    pub(super) fn natural(&mut self) -> Result<u64> {
         u64::try_from(self.int()?).map_err(|_| damaged("a number is below 0"))
     }
 
     /// A time, or none if it is below 0.
-    fn time(&mut self) -> Result<Option<u64>> {
+    pub(super) fn time(&mut self) -> Result<Option<u64>> {
         Ok(u64::try_from(self.int()?).ok())
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.values.len() == 0
     }
 
-    fn text(&mut self) -> Result<&'a str> {
+    pub(super) fn text(&mut self) -> Result<&'a str> {
         text(self.next()?)
     }
 }
@@ -66,7 +66,7 @@ fn text(value: &Value) -> Result<&str> {
     }
 }
 
-fn parse<T: FromStr>(text: &str, what: &str) -> Result<T> {
+pub(super) fn parse<T: FromStr>(text: &str, what: &str) -> Result<T> {
     text.parse().map_err(|_| damaged(&format!("{what} is \"{text}\"")))
 }
 

@@ -17,12 +17,27 @@ pub(super) struct Scripts {
     pub(super) confirm: Script,
     pub(super) cancel: Script,
     pub(super) sweep: Script,
-    sources: [&'static str; 8],
+    pub(super) outbox_take: Script,
+    pub(super) outbox_record: Script,
+    pub(super) outbox_release: Script,
+    pub(super) outbox_retry: Script,
+    pub(super) outbox_status: Script,
+    sources: [&'static str; 13],
 }
 
 macro_rules! with_head {
     ($file:literal) => {
         concat!(include_str!("../../../lua/sale.lua"), include_str!(concat!("../../../lua/", $file)))
+    };
+}
+
+macro_rules! with_heads {
+    ($file:literal) => {
+        concat!(
+            include_str!("../../../lua/sale.lua"),
+            include_str!("../../../lua/outbox.lua"),
+            include_str!(concat!("../../../lua/", $file))
+        )
     };
 }
 
@@ -36,9 +51,43 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| {
         with_head!("confirm.lua"),
         with_head!("cancel.lua"),
         with_head!("sweep.lua"),
+        with_heads!("outbox_take.lua"),
+        with_heads!("outbox_record.lua"),
+        with_heads!("outbox_release.lua"),
+        with_heads!("outbox_retry.lua"),
+        with_heads!("outbox_status.lua"),
     ];
-    let [open, reserve, sync, state, stock, confirm, cancel, sweep] = sources.map(Script::new);
-    Scripts { open, reserve, sync, state, stock, confirm, cancel, sweep, sources }
+    let [
+        open,
+        reserve,
+        sync,
+        state,
+        stock,
+        confirm,
+        cancel,
+        sweep,
+        outbox_take,
+        outbox_record,
+        outbox_release,
+        outbox_retry,
+        outbox_status,
+    ] = sources.map(Script::new);
+    Scripts {
+        open,
+        reserve,
+        sync,
+        state,
+        stock,
+        confirm,
+        cancel,
+        sweep,
+        outbox_take,
+        outbox_record,
+        outbox_release,
+        outbox_retry,
+        outbox_status,
+        sources,
+    }
 });
 
 /// Makes all scripts known to this Redis, in one round trip.
