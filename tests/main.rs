@@ -23,3 +23,4 @@ mod process;
 mod proxying;
 mod purchase;
 mod retries;
+mod shop;

@@ -161,17 +161,35 @@ impl Shelf {
 
     /// Order services with these payment providers, started all at once.
     pub fn services<const COUNT: usize>(&self, payments: [&str; COUNT]) -> [OrderService; COUNT] {
+        payments.map(|payment| self.spawn("127.0.0.1:0", payment)).map(Starting::ready)
+    }
+
+    /// One order service at this address, for an edge that knows it already.
+    pub fn service_at(&self, address: SocketAddr, payment: &str) -> OrderService {
+        self.spawn(&address.to_string(), payment).ready()
+    }
+
+    fn spawn(&self, listen: &str, payment: &str) -> Starting {
         let database = match &self.postgres {
             Some(postgres) => postgres.url(),
             None => format!("sqlite:{}", self.file().display()),
         };
-        let starting = payments.map(|payment| {
-            let secret = self.secret_file().display().to_string();
-            let arguments = ["--database", &database, "--control", &self.control];
-            let arguments = arguments.into_iter().chain(["--secret-file", &secret, "--payment", payment]);
-            OrderService::spawn(payment, "127.0.0.1:0", &arguments.map(str::to_owned).collect::<Vec<_>>())
-        });
-        starting.map(Starting::ready)
+        let secret = self.secret_file().display().to_string();
+        let arguments = ["--database", &database, "--control", &self.control];
+        let arguments = arguments.into_iter().chain(["--secret-file", &secret, "--payment", payment]);
+        OrderService::spawn(payment, listen, &arguments.map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    /// Every row of the orders, and of what was done to settle them: order and state, sorted.
+    pub fn rows(&self, table: &str) -> Vec<(String, String)> {
+        let query = format!("SELECT order_id, state FROM {table} ORDER BY order_id, state");
+        if let Some(postgres) = &self.postgres {
+            return postgres.pairs(&query);
+        }
+        let database = rusqlite::Connection::open(self.file()).unwrap();
+        let mut statement = database.prepare(&query).unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.map(Result::unwrap).collect()
     }
 
     /// One order service.

@@ -48,6 +48,18 @@ impl Postgres {
         postgres
     }
 
+    /// What a query of two columns gives, by `psql`.
+    pub fn pairs(&self, query: &str) -> Vec<(String, String)> {
+        let output = Command::new(programs().join("psql"))
+            .args(["--username=postgres", "--no-align", "--tuples-only", "--field-separator= ", "--command", query])
+            .arg(format!("--host={}", self.folder.path().display()))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().filter_map(|line| line.split_once(' ')).map(|(a, b)| (a.to_owned(), b.to_owned())).collect()
+    }
+
     pub fn url(&self) -> String {
         format!("postgres://postgres@localhost/postgres?host={}", self.folder.path().display())
     }
