@@ -4,6 +4,7 @@
 //! The file's shape is read by `config::read`, what the values must satisfy together by `config::check`.
 
 mod check;
+mod delivery;
 mod errors;
 mod node;
 mod read;
@@ -41,6 +42,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// What is sold, in the order of the file.
     pub sales: Vec<Sale>,
+    /// Who is told of what happens to the sales; none if nobody is.
+    pub delivery: Option<Delivery>,
 }
 
 impl Config {
@@ -303,4 +306,17 @@ pub enum BuyerSource {
     Query(String),
     /// A member of the JSON body.
     Body(String),
+}
+
+/// Who is told of every change of the sales.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+    /// Where its backends take deliveries; default `/hooks/spikegate`.
+    pub path: String,
+    /// The file with the secret that signs them, made if it is missing; default `data/delivery.secret`.
+    pub secret_file: PathBuf,
+    /// How long one POST may take until its answer, 100 ms to 60 s; default 5 s.
+    pub timeout: Duration,
 }

@@ -3,6 +3,7 @@
 //! It is plain HTTP on loopback by default. Off loopback the configuration demands a token.
 
 pub mod client;
+mod delivery;
 mod orders;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::answer::Answer;
+use crate::delivery::Delivery;
 use crate::ledger::{LedgerError, SaleState, TOTAL_MAX, View};
 use crate::sale::{Sale, reply};
 use crate::shop::Shop;
@@ -37,6 +39,8 @@ pub struct Control {
     pub shop: Arc<Shop>,
     /// The groups of backends.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// The deliveries of the sales; none if nothing is delivered.
+    pub deliveries: Vec<Arc<Delivery>>,
     /// What `Authorization: Bearer` must be, if anything.
     pub token: Option<String>,
 }
@@ -54,6 +58,8 @@ pub fn router(control: Control) -> Router {
         .route("/sales/{id}/close", post(close))
         .route("/sales/{id}/stock", post(stock))
         .route("/sales/{id}/sweep", post(sweep))
+        .route("/sales/{id}/delivery", get(delivery::show))
+        .route("/sales/{id}/delivery/retry", post(delivery::retry))
         .route("/sales/{id}/orders/{order}", get(orders::show))
         .route("/sales/{id}/orders/{order}/confirm", post(orders::confirm))
         .route("/sales/{id}/orders/{order}/cancel", post(orders::cancel))
@@ -113,6 +119,7 @@ async fn metrics(State(control): Shared) -> Response {
     let sales: Vec<_> = control.shop.sales().iter().map(|sale| (sale.id(), sale.metrics())).collect();
     text.sales(&sales);
     text.upstreams(&control.upstreams);
+    text.deliveries(&control.deliveries);
     text.stock(&control.shop.sales().iter().filter_map(|sale| Some((sale.id(), sale.view()?))).collect::<Vec<_>>());
     let dropped: u64 = control.shop.sales().iter().map(|sale| sale.stat_log_dropped()).sum();
     text.metric("spikegate_stat_log_dropped_total", "counter", "Lines of stat logs that did not fit their queue.");

@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod config;
 pub mod control;
+pub mod delivery;
 pub mod front;
 pub mod ledger;
 pub mod proxy;

@@ -110,6 +110,16 @@ enum Step {
         #[arg(long)]
         change_id: Option<String>,
     },
+    /// Show how far the sale's log was delivered to the order service, by which edge, and what is set aside.
+    Delivery {
+        /// The sale's id.
+        sale: String,
+    },
+    /// Deliver the events that the order service refused, after all.
+    Redeliver {
+        /// The sale's id.
+        sale: String,
+    },
     /// Show one order.
     Order {
         /// The sale's id.
@@ -193,6 +203,8 @@ fn manage(place: &Place, step: Step) -> Result<(), String> {
         Step::Pause { sale } => Wish::Switch { sale, step: "pause" },
         Step::Resume { sale } => Wish::Switch { sale, step: "resume" },
         Step::Close { sale } => Wish::Switch { sale, step: "close" },
+        Step::Delivery { sale } => Wish::Delivery { sale },
+        Step::Redeliver { sale } => Wish::Redeliver { sale },
         Step::Order { sale, order } => Wish::Order { sale, order },
         Step::Confirm { sale, order, payment } => Wish::Confirm { sale, order, payment },
         Step::Cancel { sale, order } => Wish::Cancel { sale, order },

@@ -24,8 +24,8 @@ use self::request::{Ask, Rejection};
 use self::stat_log::StatLog;
 use crate::config::{self, BuyerSource};
 use crate::ledger::{
-    Cancelled, Confirmed, Identity, Ledger, LedgerError, Order, OrderId, PaymentId, Purchase, SaleState, Swept, Terms,
-    View,
+    Cancelled, Confirmed, Identity, Ledger, LedgerError, LogEntry, Order, OrderId, PaymentId, Purchase, SaleState,
+    Swept, Terms, View,
 };
 use crate::telemetry::SaleMetrics;
 
@@ -309,6 +309,26 @@ impl Sale {
     pub async fn order_for_anyone(&self, id: OrderId) -> Option<Result<Option<Order>, LedgerError>> {
         let _turn = self.order_reads.try_acquire().ok()?;
         Some(self.order(id).await)
+    }
+
+    /// Of which sale the ledger keeps under our name; none until it was opened. See [`Identity::epoch`].
+    #[must_use]
+    pub fn epoch(&self) -> Option<u64> {
+        self.identity.load().as_ref().map(|identity| identity.epoch)
+    }
+
+    /// Waits for the next sync; see [`sync`].
+    pub async fn synced(&self) {
+        self.shared.synced.notified().await;
+    }
+
+    /// Reads one entry of the log; none if there is none of this number.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::log`].
+    pub async fn log_entry(&self, seq: u64) -> Result<Option<LogEntry>, LedgerError> {
+        let entries = self.shared.ledger.log(&self.settings.key, seq.saturating_sub(1), 1).await?;
+        Ok(entries.into_iter().next().filter(|entry| entry.seq == seq))
     }
 
     /// Reads an order from the ledger.

@@ -18,13 +18,15 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-use crate::config::{Config, Store};
+use crate::config::{self, Config, Store};
 use crate::control::{self, Control};
+use crate::delivery::{Delivery, Poster, Secret, SecretError};
 use crate::front::Front;
 use crate::ledger::embedded::EmbeddedLedger;
 use crate::ledger::redis::RedisLedger;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, Outbox};
 use crate::proxy::{HostError, MAX_TRIES, Proxy};
 use crate::sale::stat_log::StatLog;
 use crate::sale::{Sale, Shared, batch, sync};
@@ -65,6 +67,14 @@ pub enum StartError {
         sale: String,
         /// What the ledger said.
         source: LedgerError,
+    },
+    /// Deliveries cannot be signed.
+    #[error("delivery.secret_file: {path}: {source}")]
+    Secret {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: SecretError,
     },
     /// A stat log cannot be written.
     #[error("sales.{sale}.stat_log: {path}: {source}")]
@@ -120,6 +130,10 @@ pub(crate) struct Edge {
     shutdown: watch::Sender<bool>,
     /// Ends when the last connection is gone.
     connections: mpsc::Receiver<Infallible>,
+    /// Ends when the last delivery has given itself to other edges.
+    deliveries: mpsc::Receiver<Infallible>,
+    /// How long that may take: as long as one POST, and a little more.
+    deliveries_end: Duration,
 }
 
 /// Caught from the very beginning: an edge that answers must also be one that can be stopped cleanly.
@@ -151,24 +165,37 @@ impl Edge {
         };
         let (shutdown, told) = watch::channel(false);
         let (alive, connections) = mpsc::channel(1);
+        let secret = config.delivery.as_ref().map(secret_of).transpose()?;
 
         let upstreams: Vec<_> = config.upstreams.iter().cloned().map(Upstream::new).map(Arc::new).collect();
-        let shop = match open_unless_told(&background, &traffic, &mut signals, config.clone()) {
-            Ok(shop) => shop,
+        let opened = match open_unless_told(&background, &traffic, &mut signals, config.clone()) {
+            Ok(opened) => opened,
             Err(error) => {
                 // Dropped as it is, the runtime would wait for a log that is still being read.
                 background.shutdown_background();
                 return Err(error);
             }
         };
+        let shop = Arc::clone(&opened.shop);
         let proxy = Proxy::new(&config, Arc::clone(&shop), &upstreams, alive)?;
-        let control =
-            Control { shop: Arc::clone(&shop), upstreams: upstreams.clone(), token: config.control.token.clone() };
+        let deliveries = deliveries(&config, secret, &upstreams, &opened);
+        let control = Control {
+            shop: Arc::clone(&shop),
+            upstreams: upstreams.clone(),
+            deliveries: deliveries.clone(),
+            token: config.control.token.clone(),
+        };
         // Background work begins here; each that has something to end gets a copy of `told`.
         background.spawn(serve_control(control_listening, control));
         for upstream in upstreams {
             background.spawn(check(upstream, told.clone()));
         }
+        let (delivers, deliveries_ended) = mpsc::channel(1);
+        for delivery in deliveries {
+            background.spawn(deliver(delivery, told.clone(), delivers.clone()));
+        }
+        let deliveries_end =
+            config.delivery.as_ref().map_or(Duration::ZERO, |delivery| delivery.timeout + BACKGROUND_END);
 
         let proxy = http_proxy(&Arc::new(conf(&config)), proxy);
         let front = Front::new(Arc::clone(&shop), proxy, config.client.clone(), told);
@@ -179,7 +206,17 @@ impl Edge {
         let listeners = traffic.spawn(front.serve(listening));
         let addresses: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
         log::info!("ready: listening on {}; control on {}", addresses.join(", "), config.control.listen);
-        Ok(Self { traffic, background, listeners, signals, shop, shutdown, connections })
+        Ok(Self {
+            traffic,
+            background,
+            listeners,
+            signals,
+            shop,
+            shutdown,
+            connections,
+            deliveries: deliveries_ended,
+            deliveries_end,
+        })
     }
 
     /// Waits for a signal.
@@ -194,16 +231,21 @@ impl Edge {
         })
     }
 
-    /// Stops accepting, and waits until all connections are gone, `grace` is over or SIGINT comes.
+    /// Stops accepting, and waits until all connections are gone or `grace` is over, and the deliveries have ended the POST
+    /// under way; not after SIGINT.
     pub(crate) fn finish(&mut self, grace: Duration) {
         log::info!("stopping: waiting up to {grace:?} for requests under way");
         // Nobody listening any more is as good.
         let _ = self.shutdown.send(true);
-        let Self { traffic, signals, connections, .. } = self;
+        let Self { traffic, signals, connections, deliveries, deliveries_end, .. } = self;
+        let gone =
+            async { tokio::join!(timeout(grace, connections.recv()), timeout(*deliveries_end, deliveries.recv())) };
         traffic.block_on(async {
             tokio::select! {
-                _ = connections.recv() => log::info!("stopped"),
-                () = tokio::time::sleep(grace) => log::warn!("stopped with requests still under way"),
+                (connections, _deliveries) = gone => match connections {
+                    Ok(_) => log::info!("stopped"),
+                    Err(_) => log::warn!("stopped with requests still under way"),
+                },
                 _ = signals.interrupt.recv() => log::info!("stopped at once"),
             }
         });
@@ -224,27 +266,36 @@ fn open_unless_told(
     traffic: &Runtime,
     signals: &mut Signals,
     config: Config,
-) -> Result<Arc<Shop>, StartError> {
+) -> Result<Opened, StartError> {
     let opened = background.spawn(async move { open_shop(&config).await });
     traffic.block_on(async {
         tokio::select! {
-            shop = opened => shop.map_err(io::Error::other)?,
+            opened = opened => opened.map_err(io::Error::other)?,
             _ = signals.terminate.recv() => Err(StartError::Told),
             _ = signals.interrupt.recv() => Err(StartError::Told),
         }
     })
 }
 
+/// The sales, and the outboxes of their ledger; a proxy that sells nothing has none.
+struct Opened {
+    shop: Arc<Shop>,
+    outbox: Option<Arc<dyn Outbox>>,
+}
+
 /// Opens the ledger and every sale, and sets their work going on the present runtime.
-async fn open_shop(config: &Config) -> Result<Arc<Shop>, StartError> {
+async fn open_shop(config: &Config) -> Result<Opened, StartError> {
     if config.sales.is_empty() {
-        // A proxy that sells nothing needs no ledger.
-        return Ok(Arc::new(Shop::new(Vec::new())));
+        return Ok(Opened { shop: Arc::new(Shop::new(Vec::new())), outbox: None });
     }
-    let ledger: Arc<dyn Ledger> = match &config.ledger.store {
-        Store::Embedded { path } => Arc::new(EmbeddedLedger::open(path, now_ms)?),
+    let (ledger, outbox): (Arc<dyn Ledger>, Arc<dyn Outbox>) = match &config.ledger.store {
+        Store::Embedded { path } => {
+            let ledger = Arc::new(EmbeddedLedger::open(path, now_ms)?);
+            (ledger.clone(), ledger)
+        }
         Store::Redis { url, connect_timeout, response_timeout } => {
-            Arc::new(RedisLedger::connect(url, *connect_timeout, *response_timeout).await?)
+            let ledger = Arc::new(RedisLedger::connect(url, *connect_timeout, *response_timeout).await?);
+            (ledger.clone(), ledger)
         }
     };
     let shared = Arc::new(Shared { ledger, sync_now: Notify::new(), synced: Notify::new() });
@@ -269,7 +320,43 @@ async fn open_shop(config: &Config) -> Result<Arc<Shop>, StartError> {
     }
     sync::catch_up(&sales, &shared).await?;
     tokio::spawn(sync::run(sales.clone(), shared, config.ledger.sync));
-    Ok(Arc::new(Shop::new(sales)))
+    Ok(Opened { shop: Arc::new(Shop::new(sales)), outbox: Some(outbox) })
+}
+
+fn secret_of(delivery: &config::Delivery) -> Result<Secret, StartError> {
+    let path = &delivery.secret_file;
+    Secret::read_or_make(path).map_err(|source| StartError::Secret { path: path.clone(), source })
+}
+
+/// One for each sale, if there is an order service.
+fn deliveries(
+    config: &Config,
+    secret: Option<Secret>,
+    upstreams: &[Arc<Upstream>],
+    opened: &Opened,
+) -> Vec<Arc<Delivery>> {
+    let (Some(settings), Some(secret), Some(outbox)) = (&config.delivery, secret, &opened.outbox) else {
+        return Vec::new();
+    };
+    let upstream = Arc::clone(&upstreams[settings.upstream]);
+    let poster = Arc::new(Poster::new(upstream, settings.path.clone(), secret, settings.timeout, now_ms));
+    let edge: Arc<str> = edge_name().into();
+    let delivery = |sale: &Arc<Sale>| {
+        Arc::new(Delivery::new(Arc::clone(sale), Arc::clone(outbox), Arc::clone(&poster), Arc::clone(&edge)))
+    };
+    opened.shop.sales().iter().map(delivery).collect()
+}
+
+/// A name that no other edge has, and that tells operators which one it is: the machine's, the process's, and chance.
+fn edge_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String = host.chars().filter(|c| c.is_ascii_graphic()).take(64).collect();
+    format!("{host}:{}:{:08x}", std::process::id(), rand::random::<u32>())
+}
+
+/// Delivers until told to stop. `_alive` ends with it.
+async fn deliver(delivery: Arc<Delivery>, told: watch::Receiver<bool>, _alive: mpsc::Sender<Infallible>) {
+    delivery.run(told).await;
 }
 
 /// The wall clock, for the embedded ledger. Times before 1970 are taken for 1970.

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use crate::delivery::{Delivery, DeliveryMetrics, Gauges};
 use crate::ledger::View;
 use crate::sale::{Outcome, Refusal};
 use crate::upstream::Upstream;
@@ -174,6 +175,36 @@ impl Exposition {
             self.metric(name, "gauge", help);
             for (sale, view) in views {
                 self.value(name, &[("sale", sale)], value(view));
+            }
+        }
+    }
+
+    /// How the sales' logs reach the order service.
+    pub fn deliveries(&mut self, deliveries: &[Arc<Delivery>]) {
+        let name = "spikegate_delivery_posts_total";
+        self.metric(name, "counter", "POSTs to the order service by how they ended.");
+        for delivery in deliveries {
+            let DeliveryMetrics { kept, refused, failed, .. } = delivery.metrics();
+            for (outcome, counter) in [("kept", kept), ("refused", refused), ("failed", failed)] {
+                self.value(name, &[("sale", delivery.sale_id()), ("outcome", outcome)], counter.get());
+            }
+        }
+        let name = "spikegate_delivery_events_total";
+        self.metric(name, "counter", "Events that the order service keeps, delivered by this edge.");
+        for delivery in deliveries {
+            self.value(name, &[("sale", delivery.sale_id())], delivery.metrics().events.get());
+        }
+        type Column = (&'static str, &'static str, fn(&Gauges) -> u64);
+        let columns: [Column; 3] = [
+            ("spikegate_delivery_lag_entries", "Entries of the log not delivered yet.", |g| g.lag_entries),
+            ("spikegate_delivery_oldest_seconds", "Age of the first of them.", |g| g.oldest_s),
+            ("spikegate_delivery_set_aside", "Events that the order service refuses.", |g| g.set_aside),
+        ];
+        let gauges: Vec<_> = deliveries.iter().map(|delivery| (delivery.sale_id(), delivery.gauges())).collect();
+        for (name, help, value) in columns {
+            self.metric(name, "gauge", help);
+            for (sale, gauges) in &gauges {
+                self.value(name, &[("sale", sale)], value(gauges));
             }
         }
     }

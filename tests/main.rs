@@ -7,6 +7,7 @@
 mod article;
 mod balance;
 mod crash;
+mod delivery;
 mod exactness;
 mod front;
 mod harness;

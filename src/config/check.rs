@@ -14,6 +14,7 @@ pub(super) fn relations(config: &Config, errors: &mut Errors) {
     backends(config, errors);
     routes(config, errors);
     sales(config, errors);
+    delivery(config, errors);
 }
 
 /// Every listener needs an address of its own, or the second to be bound fails.
@@ -193,5 +194,11 @@ fn buyer_can_be_told(sale: &Sale, of_sale: impl Fn(&str) -> String, errors: &mut
             ),
             _ => {}
         }
+    }
+}
+
+fn delivery(config: &Config, errors: &mut Errors) {
+    if config.delivery.is_some() && config.sales.is_empty() {
+        errors.push_relation("delivery", &["delivery", "sales"], "has nothing to deliver: there are no sales");
     }
 }

@@ -14,7 +14,7 @@ use super::value::{
     DAY, MILLISECOND, MINUTE, SECOND, duration, file_path, host_and_port, is_digits, is_host, is_url_path,
     listen_address, secret, text,
 };
-use super::{ClientTimeouts, Config, Control, Ledger, Route, Store, check, sale, upstream};
+use super::{ClientTimeouts, Config, Control, Ledger, Route, Store, check, delivery, sale, upstream};
 
 const WORKER_THREADS_MAX: usize = 1024;
 
@@ -62,6 +62,7 @@ fn settings(file: &mut Fields<'_>) -> Config {
     let names: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     let routes = file.group("routes", |node| node.list(|node| route(node, &names)));
     let sales = file.group("sales", |node| node.entries(sale::sale));
+    let delivery = file.read("delivery", |node| delivery::delivery(node, &names));
     Config {
         listen: listen.unwrap_or_else(|| vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80))]),
         threads: threads.unwrap_or_else(one_per_core),
@@ -72,6 +73,7 @@ fn settings(file: &mut Fields<'_>) -> Config {
         upstreams,
         routes,
         sales,
+        delivery,
     }
 }
 
@@ -206,7 +208,8 @@ fn route_path(node: &Node<'_>) -> Option<String> {
     })(node)
 }
 
-fn upstream_named(node: &Node<'_>, upstreams: &[&str]) -> Option<usize> {
+/// The index of a group by its name.
+pub(super) fn upstream_named(node: &Node<'_>, upstreams: &[&str]) -> Option<usize> {
     let name = text("must be the name of an upstream", |name| Some(name.to_owned()))(node)?;
     let index = upstreams.iter().position(|upstream| *upstream == name);
     if index.is_none() {

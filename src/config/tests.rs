@@ -2,6 +2,7 @@
 //! operator must read.
 
 mod any;
+mod delivery;
 mod process;
 mod proxy;
 mod sales;
@@ -87,6 +88,7 @@ fn the_shortest_file_has_every_default() {
         upstreams: vec![],
         routes: vec![],
         sales: vec![sale_by_default("ticket")],
+        delivery: None,
     };
     assert_eq!(read("sales: { ticket: }"), expected);
 }
@@ -94,7 +96,7 @@ fn the_shortest_file_has_every_default() {
 #[test]
 fn groups_whose_lines_are_all_commented_out_have_their_defaults() {
     let empty_groups =
-        "{shutdown: , client: , control: , ledger: {embedded: }, upstreams: , routes: , sales: {ticket: }}";
+        "{shutdown: , client: , control: , ledger: {embedded: }, upstreams: , routes: , sales: {ticket: }, delivery: }";
     assert_eq!(read(empty_groups), read("sales: {ticket: {}}"));
 }
 
@@ -143,6 +145,7 @@ sales:
     stat_log: /var/log/gold.log
   by_query: { buyer: { query: user.id } }
   by_body: { buyer: { body: user_id }, per_buyer: 1 }
+delivery: { upstream: shop.example.com, path: /told, secret_file: /nowhere/secret, timeout: 1m }
 "#;
     let expected = Config {
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080)), "[::1]:8080".parse().expect("an address")],
@@ -229,6 +232,12 @@ sales:
             Sale { buyer: BuyerSource::Query("user.id".to_owned()), ..sale_by_default("by_query") },
             Sale { buyer: BuyerSource::Body("user_id".to_owned()), per_buyer: 1, ..sale_by_default("by_body") },
         ],
+        delivery: Some(Delivery {
+            upstream: 1,
+            path: "/told".to_owned(),
+            secret_file: "/nowhere/secret".into(),
+            timeout: 60 * SECOND,
+        }),
     };
     assert_eq!(read(&yaml.replace("TOKEN_FILE", &token.path().display().to_string())), expected);
 }
@@ -289,6 +298,13 @@ fn the_shipped_file_is_the_demo() {
         ..sale_by_default("ticket")
     };
     assert_eq!(config.sales, [ticket]);
+    let delivery = Delivery {
+        upstream: 0,
+        path: "/hooks/spikegate".to_owned(),
+        secret_file: "data/delivery.secret".into(),
+        timeout: 5 * SECOND,
+    };
+    assert_eq!(config.delivery, Some(delivery));
 }
 
 #[test]

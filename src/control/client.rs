@@ -65,6 +65,16 @@ pub enum Wish {
         /// How many.
         delta: i64,
     },
+    /// How a sale's delivery stands.
+    Delivery {
+        /// The sale's id.
+        sale: String,
+    },
+    /// Deliver what is set aside.
+    Redeliver {
+        /// The sale's id.
+        sale: String,
+    },
     /// One order.
     Order {
         /// The sale's id.
@@ -121,6 +131,8 @@ pub fn ask(address: &str, token: Option<&str>, wish: &Wish) -> Result<Value, Cli
         Wish::Stock { sale, change_id, delta } => {
             write(format!("/{sale}/stock"), &json!({ "change_id": change_id, "delta": delta }))
         }
+        Wish::Delivery { sale } => read(&format!("/{sale}/delivery")),
+        Wish::Redeliver { sale } => write(format!("/{sale}/delivery/retry"), &json!({})),
         Wish::Order { sale, order } => read(&format!("/{sale}/orders/{order}")),
         Wish::Confirm { sale, order, payment } => {
             write(format!("/{sale}/orders/{order}/confirm"), &json!({ "payment": payment }))

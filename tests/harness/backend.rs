@@ -40,6 +40,25 @@ impl Received<'_> {
         let _ = self.stream.write_all(bytes);
     }
 
+    /// Reads a body of this length.
+    pub fn body(&mut self, length: usize) -> Vec<u8> {
+        let mut body = std::mem::take(&mut self.rest);
+        let read = body.len();
+        body.resize(length, 0);
+        // A client that leaves in the middle has sent nothing worth keeping.
+        if self.stream.read_exact(&mut body[read..]).is_err() {
+            body.clear();
+        }
+        body
+    }
+
+    /// Reads until the client closes the connection.
+    pub fn rest_of_connection(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        let _ = self.stream.read_to_end(&mut rest);
+        rest
+    }
+
     /// Reads a body of this length and gives the sum of its bytes, so that nothing of it has to be kept.
     pub fn sum_of_body(&mut self, length: usize) -> u64 {
         let mut sum = self.rest.iter().map(|byte| u64::from(*byte)).sum();

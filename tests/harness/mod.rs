@@ -13,6 +13,7 @@ pub mod network;
 pub mod orders;
 pub mod process;
 pub mod purchase;
+pub mod receiver;
 pub mod redis;
 
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ pub use edge::Edge;
 pub use network::Network;
 pub use orders::OrderService;
 pub use purchase::{Outcome, buy};
+pub use receiver::Receiver;
 pub use redis::Redis;
 
 /// Long enough for a busy machine; whoever waits longer waits for something that does not come.

@@ -49,6 +49,9 @@ fn any_tree() -> impl Strategy<Value = Value> {
         "body",
         "opens_at",
         "closes_at",
+        "delivery",
+        "secret_file",
+        "timeout",
         "",
         "é\u{7}",
     ];

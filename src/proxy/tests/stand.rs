@@ -141,6 +141,7 @@ fn config(upstream: Upstream, folder: &Path) -> Config {
         upstreams: vec![upstream],
         routes: vec![Route { hosts: Vec::new(), path: "/".to_owned(), upstream: 0 }],
         sales: Vec::new(),
+        delivery: None,
     }
 }
 

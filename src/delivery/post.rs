@@ -1,0 +1,165 @@
+//! One POST to a backend of the order service's group, chosen by the group's own balancing and health.
+//!
+//! Every POST has a connection of its own. There are a few of them a second at most, and a connection that was kept might
+//! have been closed by the other end without anybody's fault. Pingora's connector makes it, as it does for the proxy.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT};
+use pingora::connectors::http::v1::Connector;
+use pingora::http::RequestHeader;
+use pingora::protocols::http::v1::client::HttpSession;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{Secret, signature};
+use crate::config::HostHeader;
+use crate::ledger::{WHY_MAX, brief};
+use crate::upstream::{Pick, Upstream};
+
+/// Whoever takes `ip_hash` for this group wants all deliveries at one backend, whichever edge they come from.
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// How long the words of a refusal may take after its status.
+const REASON_WAIT: Duration = Duration::from_millis(250);
+
+/// What became of a POST.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// 2xx: the receiver keeps every event.
+    Kept,
+    /// The receiver will not take these events, however often it is asked, and says why.
+    Refused(String),
+    /// Nothing was said of the events; why.
+    Failed(String),
+}
+
+/// Posts for one order service.
+pub struct Poster {
+    upstream: Arc<Upstream>,
+    path: String,
+    secret: Secret,
+    timeout: Duration,
+    clock: fn() -> u64,
+    connector: Connector,
+}
+
+/// A backend gave no answer.
+struct Fault {
+    error: Box<Error>,
+    /// No connection was made, so another backend may be tried.
+    unreached: bool,
+}
+
+impl Poster {
+    /// To `path` at the backends of `upstream`, with at most `timeout` until the answer. `clock` gives ms since 1970.
+    #[must_use]
+    pub fn new(upstream: Arc<Upstream>, path: String, secret: Secret, timeout: Duration, clock: fn() -> u64) -> Self {
+        Self { upstream, path, secret, timeout, clock, connector: Connector::new(None) }
+    }
+
+    /// The longest that a POST may take.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Posts this body. While no backend can be connected to, others are tried, as for a proxied request; what went wrong
+    /// feeds their passive health in the same way.
+    pub async fn post(&self, body: &str) -> Answer {
+        let deadline = Instant::now() + self.timeout;
+        let mut tried = Vec::new();
+        let mut why = "no backend is up".to_owned();
+        while tried.len() < self.upstream.settings().tries
+            && let Some(pick) = self.upstream.pick(CLIENT, &tried)
+        {
+            let address = self.upstream.address(pick.backend);
+            match timeout_at(deadline, self.attempt(pick, body)).await {
+                Ok(Ok(answer)) => return answer,
+                Ok(Err(Fault { error, unreached })) => {
+                    // Pingora calls it an internal error when we are the ones who have no socket or port left.
+                    if *error.etype() != ErrorType::InternalError {
+                        self.upstream.failed(pick.backend, error.etype().as_str());
+                    }
+                    why = format!("{address}: {}", error.etype().as_str());
+                    if !unreached {
+                        break;
+                    }
+                    tried.push(pick.backend);
+                }
+                Err(_elapsed) => {
+                    self.upstream.failed(pick.backend, "no answer in time");
+                    why = format!("{address}: no answer within {:?}", self.timeout);
+                    break;
+                }
+            }
+        }
+        Answer::Failed(why)
+    }
+
+    async fn attempt(&self, pick: Pick, body: &str) -> Result<Answer, Fault> {
+        let mut peer = HttpPeer::new(self.upstream.address(pick.backend), false, String::new());
+        let connect = self.upstream.settings().timeouts.connect.min(self.timeout);
+        peer.options.connection_timeout = Some(connect);
+        peer.options.total_connection_timeout = Some(connect);
+        let connected = self.connector.get_http_session(&peer).await;
+        let (mut session, _) = connected.map_err(|error| Fault { error, unreached: true })?;
+
+        let answer = self.exchange(&mut session, body).await.map_err(|error| Fault { error, unreached: false })?;
+        if pick.trial {
+            self.upstream.succeeded(pick.backend);
+        }
+        Ok(answer)
+    }
+
+    async fn exchange(&self, session: &mut HttpSession, body: &str) -> pingora::Result<Answer> {
+        let written = self.write(session, body).await;
+        // Who will not read the whole of a body may answer all the same.
+        session.read_response().await.map_err(|error| written.err().unwrap_or(error))?;
+        while session.get_status().is_some_and(|status| status.is_informational()) {
+            session.read_response().await?;
+        }
+        let status = session.get_status().map_or(0, |status| status.as_u16());
+        Ok(match status {
+            200..=299 => Answer::Kept,
+            400 | 404 | 413 | 422 => {
+                // That it is refused is known, so the reason is not waited for long.
+                let reason = timeout(REASON_WAIT, beginning(session)).await.unwrap_or_default();
+                Answer::Refused(brief(&format!("{status} {reason}")))
+            }
+            _ => Answer::Failed(format!("{status}")),
+        })
+    }
+
+    async fn write(&self, session: &mut HttpSession, body: &str) -> pingora::Result<()> {
+        let host = match &self.upstream.settings().host_header {
+            HostHeader::Upstream | HostHeader::Client => &self.upstream.settings().name,
+            HostHeader::Literal(host) => host,
+        };
+        let mut head = RequestHeader::build("POST", self.path.as_bytes(), Some(6))?;
+        head.insert_header(HOST, host.as_str())?;
+        head.insert_header(USER_AGENT, concat!("spikegate/", env!("CARGO_PKG_VERSION")))?;
+        head.insert_header(CONTENT_TYPE, "application/json")?;
+        head.insert_header(CONTENT_LENGTH, body.len())?;
+        head.insert_header(signature::HEADER, signature::sign(&self.secret, (self.clock)() / 1_000, body.as_bytes()))?;
+        head.insert_header(CONNECTION, "close")?;
+        session.write_request_header(Box::new(head)).await?;
+        session.write_body(body.as_bytes()).await?;
+        session.finish_body().await?;
+        Ok(())
+    }
+}
+
+/// How an answer's body begins; more than a reason's length of it is never read.
+async fn beginning(session: &mut HttpSession) -> String {
+    let mut text = Vec::new();
+    while text.len() < WHY_MAX
+        && let Ok(Some(bytes)) = session.read_body_bytes().await
+    {
+        text.extend_from_slice(&bytes[..bytes.len().min(WHY_MAX)]);
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}

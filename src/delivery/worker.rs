@@ -1,0 +1,378 @@
+//! The task that delivers one sale's log.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::backoff::Backoff;
+use super::halving::Halving;
+use super::outage::Outage;
+use super::post::Answer;
+use super::wire::{self, Event};
+use super::{Delivery, LEASE_SPARE};
+use crate::ledger::{EventId, LedgerError, LogEntry, Record, Recorded, Refused, Taken, Work};
+
+/// How often the ledger is asked while nothing is heard of new entries: whether another edge still delivers, and whether
+/// somebody wants something tried again.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// One step reads entries until they have so many lines together, which fills at least one POST.
+const LINES_MAX: usize = 2 * wire::EVENTS_MAX;
+
+/// The most events that are tried again in one step; each is read from the log by itself.
+const AGAIN_MAX: usize = 64;
+
+/// See the module's own words.
+pub struct Worker {
+    delivery: Arc<Delivery>,
+    told: watch::Receiver<bool>,
+    backoff: Backoff,
+    outage: Outage,
+    /// The delivery is this edge's, as far as it knows, for a sale of this epoch.
+    held: Option<Held>,
+}
+
+#[derive(Clone, Copy)]
+struct Held {
+    epoch: u64,
+    until: Instant,
+}
+
+/// What a step came to.
+enum Step {
+    /// There is more to do at once.
+    More,
+    /// All up to this entry is delivered.
+    Idle(u64),
+    /// Another edge has the delivery, or nobody knows which sale there is.
+    Elsewhere,
+}
+
+/// Why a step came to nothing.
+enum Trouble {
+    /// The receiver did not take it.
+    Receiver(String),
+    /// The ledger did not say what is to be done, or did not write down what was.
+    Ledger(LedgerError),
+    /// The delivery is another edge's by now.
+    Lost,
+    /// The edge ends.
+    Told,
+}
+
+impl From<LedgerError> for Trouble {
+    fn from(error: LedgerError) -> Self {
+        Self::Ledger(error)
+    }
+}
+
+/// Events that are posted in a row, and what is written down when the receiver has them.
+struct Row<'a> {
+    events: &'a [Event],
+    /// The entry up to which all is delivered when all of them are; none for events that had been set aside.
+    up_to: Option<u64>,
+}
+
+impl Row<'_> {
+    /// The first `end` of them are delivered, the last ones just now.
+    fn record(&self, just_now: &[Event], end: usize) -> Record {
+        match self.up_to {
+            // An entry is delivered when all of its events are.
+            Some(up_to) => {
+                Record { delivered: self.events.get(end).map_or(up_to, |next| next.id.seq - 1), ..Record::default() }
+            }
+            None => Record { settled: just_now.iter().map(|event| event.id).collect(), ..Record::default() },
+        }
+    }
+}
+
+impl Worker {
+    pub fn new(delivery: Arc<Delivery>, told: watch::Receiver<bool>) -> Self {
+        Self { delivery, told, backoff: Backoff::default(), outage: Outage::default(), held: None }
+    }
+
+    /// Delivers until it is told to stop.
+    pub async fn run(mut self) {
+        while !self.is_told() {
+            match self.step().await {
+                Ok(Step::More) => {
+                    self.backoff.succeeded();
+                }
+                Ok(Step::Idle(delivered)) => {
+                    self.backoff.succeeded();
+                    self.wait_for_news(delivered).await;
+                }
+                Ok(Step::Elsewhere) | Err(Trouble::Lost) => self.wait(IDLE).await,
+                Err(Trouble::Told) => break,
+                Err(Trouble::Receiver(why)) => {
+                    self.tell_outage(&why);
+                    // An edge that cannot reach the receiver lets others try.
+                    self.release().await;
+                    let pause = self.backoff.failed(rand::random());
+                    self.wait(pause).await;
+                }
+                Err(Trouble::Ledger(error)) => {
+                    // Of a ledger that is gone, and of a sale that is another, the sync has told.
+                    if let LedgerError::Damaged(why) = &error {
+                        self.tell_outage(why);
+                    }
+                    self.wait(IDLE).await;
+                }
+            }
+        }
+        self.release().await;
+    }
+
+    /// Reads what comes next, and posts it.
+    async fn step(&mut self) -> Result<Step, Trouble> {
+        let Some(epoch) = self.delivery.sale.epoch() else { return Ok(Step::Elsewhere) };
+        let taken = self.take(epoch, LINES_MAX).await?;
+        let Some(Work { entries, again }) = taken.work else { return Ok(Step::Elsewhere) };
+        let more_again = again.len() > AGAIN_MAX;
+        if !again.is_empty() {
+            self.post_again(epoch, &again[..again.len().min(AGAIN_MAX)]).await?;
+        }
+        let Some(last) = entries.last().map(|entry| entry.seq) else {
+            return Ok(if more_again { Step::More } else { Step::Idle(taken.progress.delivered) });
+        };
+        self.look_for_gaps(taken.progress.delivered, &entries);
+        let events: Vec<Event> = entries.iter().flat_map(wire::events).collect();
+        self.post_all(epoch, &Row { events: &events, up_to: Some(last) }).await?;
+        Ok(if more_again || last < taken.progress.version { Step::More } else { Step::Idle(last) })
+    }
+
+    /// Takes or keeps the delivery.
+    async fn take(&mut self, epoch: u64, lines_max: usize) -> Result<Taken, LedgerError> {
+        // The lease is counted from before the ledger was asked, so that it never ends later here than there.
+        let asked_at = Instant::now();
+        let Delivery { outbox, claim, .. } = &*self.delivery;
+        let taken = outbox.take(self.delivery.key(), epoch, claim, lines_max).await?;
+        self.delivery.learn(epoch, taken.progress);
+        self.held = taken.work.is_some().then(|| Held { epoch, until: asked_at + taken.lease.left });
+        Ok(taken)
+    }
+
+    /// Makes sure that nobody else posts while the next POST is under way.
+    async fn hold(&mut self, epoch: u64) -> Result<(), Trouble> {
+        for _ in 0..2 {
+            let needed = Instant::now() + self.delivery.poster.timeout();
+            if self.held.is_some_and(|held| held.epoch == epoch && held.until >= needed) {
+                return Ok(());
+            }
+            if self.take(epoch, 0).await?.work.is_none() {
+                return Err(Trouble::Lost);
+            }
+        }
+        Err(LedgerError::Unavailable("it answers too late to keep the delivery".into()).into())
+    }
+
+    /// Posts events that had been set aside.
+    async fn post_again(&mut self, epoch: u64, again: &[EventId]) -> Result<(), Trouble> {
+        let mut events = Vec::with_capacity(again.len());
+        for id in again {
+            let entry = self.delivery.sale.log_entry(id.seq).await?;
+            let event = entry.and_then(|entry| wire::events(&entry).into_iter().nth(id.part as usize));
+            match event {
+                Some(event) => events.push(event),
+                None => {
+                    let why = "its entry is gone from the log".to_owned();
+                    let refused = Some(Refused { event: *id, order: None, why });
+                    self.record(epoch, Record { refused, ..Record::default() }).await?;
+                }
+            }
+        }
+        self.post_all(epoch, &Row { events: &events, up_to: None }).await
+    }
+
+    /// Posts events, in their order, until each of them is kept by the receiver or set aside.
+    async fn post_all(&mut self, epoch: u64, row: &Row<'_>) -> Result<(), Trouble> {
+        let delivery = Arc::clone(&self.delivery);
+        let sale = delivery.sale.id();
+        let mut halving = Halving::of(row.events.len());
+        let mut is_well = false;
+        while let Some(range) = halving.next(|range| wire::fitting(sale, epoch, &row.events[range])) {
+            if self.is_told() {
+                return Err(Trouble::Told);
+            }
+            self.hold(epoch).await?;
+            let batch = &row.events[range.clone()];
+            match self.post(epoch, batch).await {
+                Answer::Kept => {
+                    self.tell_end_of_outage();
+                    delivery.metrics.events.add(batch.len() as u64);
+                    self.record(epoch, row.record(batch, range.end)).await?;
+                    halving.done();
+                }
+                Answer::Failed(why) => return Err(Trouble::Receiver(why)),
+                Answer::Refused(why) => {
+                    if !is_well {
+                        self.ask_whether_well(epoch, &why).await?;
+                        is_well = true;
+                    }
+                    if halving.refused() {
+                        self.set_aside(epoch, row, range.end, &batch[0], why).await?;
+                        halving.done();
+                    }
+                }
+            }
+        }
+        if row.events.is_empty()
+            && let Some(delivered) = row.up_to
+        {
+            self.record(epoch, Record { delivered, ..Record::default() }).await?;
+        }
+        Ok(())
+    }
+
+    async fn post(&self, epoch: u64, events: &[Event]) -> Answer {
+        let body = wire::body(self.delivery.sale.id(), epoch, events);
+        let answer = self.delivery.poster.post(&body).await;
+        let metrics = &self.delivery.metrics;
+        match &answer {
+            Answer::Kept => metrics.kept.add(1),
+            Answer::Refused(_) => metrics.refused.add(1),
+            Answer::Failed(_) => metrics.failed.add(1),
+        }
+        answer
+    }
+
+    /// A receiver that refuses a batch without events too is itself at fault: its path is another, or it is somebody else.
+    /// Its events would all be set aside.
+    async fn ask_whether_well(&self, epoch: u64, why: &str) -> Result<(), Trouble> {
+        match self.post(epoch, &[]).await {
+            Answer::Kept => Ok(()),
+            Answer::Refused(_) => Err(Trouble::Receiver(format!("it refuses even a batch without events: {why}"))),
+            Answer::Failed(why) => Err(Trouble::Receiver(why)),
+        }
+    }
+
+    async fn set_aside(
+        &mut self,
+        epoch: u64,
+        row: &Row<'_>,
+        end: usize,
+        event: &Event,
+        why: String,
+    ) -> Result<(), Trouble> {
+        let order = event.order.map_or(String::new(), |order| format!(" (order {order})"));
+        let EventId { seq, part } = event.id;
+        let text = format!("sale {}: event {seq}/{part}{order} is set aside: {why}", self.delivery.sale.id());
+        let refused = Some(Refused { event: event.id, order: event.order, why });
+        self.record(epoch, Record { refused, ..row.record(&[], end) }).await?;
+        log::warn!("{text}");
+        Ok(())
+    }
+
+    async fn record(&self, epoch: u64, record: Record) -> Result<(), Trouble> {
+        let Delivery { outbox, claim, .. } = &*self.delivery;
+        match outbox.record(self.delivery.key(), epoch, &claim.edge, &record).await? {
+            Recorded::Done => {
+                self.delivery.learn_record(&record);
+                Ok(())
+            }
+            Recorded::Lost => Err(Trouble::Lost),
+            Recorded::Full => {
+                Err(Trouble::Receiver("it refuses an event, and no more can be set aside: see to those first".into()))
+            }
+        }
+    }
+
+    /// Whoever trims the log by hand takes from the order service what it has not heard of yet.
+    fn look_for_gaps(&self, delivered: u64, entries: &[LogEntry]) {
+        let mut expected = delivered + 1;
+        for entry in entries {
+            if entry.seq != expected {
+                let (sale, last) = (self.delivery.sale.id(), entry.seq - 1);
+                log::error!("sale {sale}: entries {expected} to {last} are gone from the log, undelivered");
+            }
+            expected = entry.seq + 1;
+        }
+    }
+
+    fn tell_outage(&mut self, why: &str) {
+        if self.outage.failed(Instant::now()) {
+            let sale = self.delivery.sale.id();
+            log::warn!("sale {sale}: its log cannot be delivered: {why}; it is tried again until it can");
+        }
+    }
+
+    fn tell_end_of_outage(&mut self) {
+        let failures = self.backoff.failures();
+        self.backoff.succeeded();
+        if let Some(time) = self.outage.ended(Instant::now()) {
+            let sale = self.delivery.sale.id();
+            log::info!(
+                "sale {sale}: its log is delivered again, after {:.1} s and {failures} failures",
+                time.as_secs_f64()
+            );
+        }
+    }
+
+    fn is_told(&self) -> bool {
+        *self.told.borrow()
+    }
+
+    /// Waits, unless somebody wants something now.
+    async fn wait(&mut self, time: Duration) {
+        tokio::select! {
+            () = sleep(time) => {}
+            () = self.delivery.wanted.notified() => {}
+            // An error is a sender that is gone, which ends the task too.
+            _ = self.told.wait_for(|told| *told) => {}
+        }
+    }
+
+    /// Waits until the gate hears of entries after `delivered`; it does so with every sync, whatever number of purchases
+    /// come between two.
+    async fn wait_for_news(&mut self, delivered: u64) {
+        let delivery = Arc::clone(&self.delivery);
+        let news = async {
+            loop {
+                delivery.sale.synced().await;
+                if delivery.sale.view().is_some_and(|view| view.version > delivered) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = news => {}
+            () = self.wait(IDLE) => {}
+        }
+    }
+
+    /// Gives the delivery back, so that another edge goes on at once.
+    async fn release(&mut self) {
+        let Some(Held { epoch, .. }) = self.held.take() else { return };
+        let Delivery { outbox, claim, .. } = &*self.delivery;
+        // If it cannot be given back, its lease ends by itself.
+        let _ = timeout(LEASE_SPARE, outbox.release(self.delivery.key(), epoch, &claim.edge)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Change, OrderId, OrderLine};
+
+    #[test]
+    fn an_entry_is_delivered_when_all_of_its_events_are() {
+        let line = |id| OrderLine { order: OrderId([id; 16]), quantity: 1, buyer: None };
+        let held = |seq, count| LogEntry {
+            seq,
+            at_ms: 0,
+            change: Change::Held { expires_at_ms: 1, orders: (0..count).map(line).collect() },
+        };
+        let events: Vec<Event> = [held(7, 3), held(8, 1), held(9, 2)].iter().flat_map(wire::events).collect();
+        let row = Row { events: &events, up_to: Some(9) };
+        let delivered: Vec<u64> = (1..=6).map(|end| row.record(&events[..end], end).delivered).collect();
+        assert_eq!(delivered, [6, 6, 7, 8, 8, 9]);
+        assert!(row.record(&events[..2], 2).settled.is_empty());
+
+        let again = Row { events: &events, up_to: None };
+        let record = again.record(&events[2..4], 4);
+        assert_eq!(record.delivered, 0, "what was set aside says nothing of the log");
+        assert_eq!(record.settled, [EventId { seq: 7, part: 2 }, EventId { seq: 8, part: 0 }]);
+    }
+}
