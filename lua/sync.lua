@@ -18,8 +18,9 @@ end
 
 -- So few at a time, since an entry may list hundreds of orders.
 local STRIDE = 8
--- Field and value of at_ms and kind.
-local OWN_FIELDS = 4
+-- Entries of these kinds list orders, behind the fields and values of at_ms, kind and one more.
+local LISTS = { held = true, released = true }
+local OWN_FIELDS = 6
 local entries, lines, most = {}, 0, tonumber(ARGV[8])
 local from = ARGV[7]
 local complete = tonumber(from) >= sale.version
@@ -29,7 +30,7 @@ while not complete and lines < most do
   for _, entry in ipairs(some) do
     if lines < most then
       entries[#entries + 1] = entry
-      lines = lines + 1 + math.max(0, (#entry[2] - OWN_FIELDS) / 2 - 1)
+      lines = lines + 1 + (LISTS[entry[2][4]] and (#entry[2] - OWN_FIELDS) / 2 or 0)
       from = string.match(entry[1], '^%d+')
     end
   end

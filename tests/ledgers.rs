@@ -525,7 +525,7 @@ async fn a_sweep_and_a_sync_are_bounded_and_go_on_where_they_stopped() {
             read_to = synced.entries.last().unwrap().seq;
             trips.push(synced.entries.iter().map(LogEntry::lines).sum::<usize>());
         }
-        assert!(trips.len() == 2 && trips.iter().all(|lines| *lines < SYNC_LINES_MAX + BATCH_MAX), "{name}: {trips:?}");
+        assert!(trips.len() > 3 && trips.iter().all(|lines| *lines < SYNC_LINES_MAX + BATCH_MAX), "{name}: {trips:?}");
 
         let mut released = Vec::new();
         loop {

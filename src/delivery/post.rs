@@ -13,7 +13,7 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Secret, signature};
 use crate::config::HostHeader;
@@ -22,6 +22,9 @@ use crate::upstream::{Pick, Upstream};
 
 /// Whoever takes `ip_hash` for this group wants all deliveries at one backend, whichever edge they come from.
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// How long the words of a refusal may take after its status.
+const REASON_WAIT: Duration = Duration::from_millis(250);
 
 /// What became of a POST.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,7 +125,11 @@ impl Poster {
         let status = session.get_status().map_or(0, |status| status.as_u16());
         Ok(match status {
             200..=299 => Answer::Kept,
-            400 | 404 | 413 | 422 => Answer::Refused(brief(&format!("{status} {}", beginning(session).await))),
+            400 | 404 | 413 | 422 => {
+                // That it is refused is known, so the reason is not waited for long.
+                let reason = timeout(REASON_WAIT, beginning(session)).await.unwrap_or_default();
+                Answer::Refused(brief(&format!("{status} {reason}")))
+            }
             _ => Answer::Failed(format!("{status}")),
         })
     }

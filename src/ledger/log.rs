@@ -8,7 +8,7 @@ use super::{OrderId, PaymentId, ReleaseReason, SaleState, Terms, View};
 
 /// One sync brings entries until they have so many lines together (see [`LogEntry::lines`]), so that a Redis script stays
 /// short. The last one is brought whole.
-pub const SYNC_LINES_MAX: usize = 2_000;
+pub const SYNC_LINES_MAX: usize = 500;
 
 /// One order in an entry that tells of many.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

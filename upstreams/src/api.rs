@@ -67,6 +67,12 @@ pub fn routes(service: Service) -> Router {
         .with_state(Arc::new(Shared { service, lookups: Semaphore::new(LOOKUPS) }))
 }
 
+/// What there is without a database: whoever delivers orders hears that they are not kept. Every other path only echoes.
+pub fn without_database() -> Router {
+    let refuse = || async { unavailable("This process keeps no orders: it was started without --database.") };
+    Router::new().route("/hooks/spikegate", post(refuse))
+}
+
 async fn in_time(request: Request, next: Next) -> Response {
     let answer = tokio::time::timeout(ANSWER_MAX, next.run(request)).await;
     answer.unwrap_or_else(|_| unavailable("No answer was found in time. Asking again is safe."))

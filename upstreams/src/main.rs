@@ -62,7 +62,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     let name = arguments.name.clone().unwrap_or_else(|| address.to_string());
     let service = match &arguments.database {
         Some(url) => service(url, &arguments).await?,
-        None => Router::new(),
+        None => api::without_database(),
     };
     let routes = echo::routes(&name, service)?.merge(page::routes());
     server::serve(listener, routes).await.map_err(|error| error.to_string())

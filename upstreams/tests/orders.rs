@@ -112,6 +112,15 @@ fn every_path_is_answered_with_what_arrived() -> Done {
 }
 
 #[test]
+fn without_a_database_no_delivery_is_taken_for_kept() -> Done {
+    let orders = Orders::start(&[])?;
+    let answer =
+        orders.ask("POST /hooks/spikegate HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")?;
+    assert_eq!((answer.status, answer.json()?["type"].as_str()), (503, Some("urn:spikegate:problem:unavailable")));
+    Ok(())
+}
+
+#[test]
 fn requests_are_counted_except_stats_and_healthz() -> Done {
     let orders = Orders::start(&[])?;
     for path in ["/", "/healthz", "/stats", "/buy/ticket", "/healthz/more"] {
