@@ -5,6 +5,7 @@
 mod access;
 mod buying;
 mod orders;
+mod paying;
 mod refusals;
 mod served;
 mod words;

@@ -109,6 +109,8 @@ export default {
   "trouble.refund-due": "The payment came too late for these tickets. You get your money back.",
   "trouble.already-paid": "This order is paid already.",
   "trouble.order-released": "This order was given back; it can no longer be paid.",
+  "trouble.payment-under-way": "A payment is on its way; wait for its end before you give the tickets back.",
+  "trouble.unavailable": "The shop's books cannot be reached. Asking for the same again is safe.",
   "trouble.order-unknown": "The shop does not know this order.",
   "trouble.ledger-unavailable": "The shop's books cannot be reached; nothing was changed. Please try again.",
   "trouble.outcome-unknown": "No answer in time. Asking for the same again is safe.",

@@ -109,6 +109,8 @@ export default {
   "trouble.refund-due": "付款来得太晚，票已不在。款项会退还给您。",
   "trouble.already-paid": "这个订单已经付款。",
   "trouble.order-released": "这个订单已退回，不能再付款。",
+  "trouble.payment-under-way": "付款正在处理，请等结果出来再退票。",
+  "trouble.unavailable": "暂时查不到账目，再次操作不会重复。",
   "trouble.order-unknown": "商店没有这个订单。",
   "trouble.ledger-unavailable": "账本暂时无法访问，没有任何改变，请再试一次。",
   "trouble.outcome-unknown": "没有及时得到答复，可以放心再试。",
