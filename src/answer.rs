@@ -1,7 +1,5 @@
 //! An HTTP answer of our own, before anything knows how it is sent: the front door writes it, or Pingora does.
 
-use std::fmt::Display;
-
 use bytes::Bytes;
 use http::StatusCode;
 
@@ -90,15 +88,16 @@ impl Answer {
 
     /// Gives the header fields, in the order and the case in which they are sent. `Date` and `Connection` follow: they
     /// belong to the message and to the connection.
-    pub fn fields(&self, mut each: impl FnMut(&'static str, &dyn Display)) {
-        each("Content-Type", &self.content_type);
-        each("Content-Length", &self.body.len());
-        each("Cache-Control", &"no-store");
-        let others: [(&'static str, Option<&dyn Display>); 4] = [
-            ("Location", self.location.as_ref().map(|location| location as _)),
-            ("Retry-After", self.retry_after_s.as_ref().map(|seconds| seconds as _)),
-            ("Allow", self.allow.as_ref().map(|allow| allow as _)),
-            ("Accept-Post", self.accept_post.as_ref().map(|accept_post| accept_post as _)),
+    pub fn fields(&self, mut each: impl FnMut(&'static str, &str)) {
+        each("Content-Type", self.content_type);
+        each("Content-Length", &self.body.len().to_string());
+        each("Cache-Control", "no-store");
+        let retry_after = self.retry_after_s.map(|seconds| seconds.to_string());
+        let others = [
+            ("Location", self.location.as_deref()),
+            ("Retry-After", retry_after.as_deref()),
+            ("Allow", self.allow),
+            ("Accept-Post", self.accept_post),
         ];
         for (name, value) in others {
             if let Some(value) = value {

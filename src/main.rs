@@ -10,6 +10,9 @@ use spikegate::control::client::{self, Wish};
 use spikegate::ledger::OrderId;
 use spikegate::server;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What is logged unless RUST_LOG says otherwise. Failed requests are logged by the proxy, once and not in floods;
 /// pingora_proxy's own lines say no more of them, and any client could make as many as it likes.
 const LOG: &str = "info,pingora_core=warn,pingora_proxy=off";

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::io::Write;
 
 use http::{HeaderValue, StatusCode};
 use pingora::protocols::http::date::get_cached_date;
@@ -62,12 +61,13 @@ impl Pen {
 }
 
 fn write(out: &mut Vec<u8>, answer: &Answer, keep_alive: bool, date: &HeaderValue) {
-    let reason = StatusCode::from_u16(answer.status).ok().and_then(|status| status.canonical_reason());
-    // Writing to a Vec cannot fail.
-    let _ = write!(out, "HTTP/1.1 {} {}\r\n", answer.status, reason.unwrap_or_default());
-    answer.fields(|name, value| {
-        let _ = write!(out, "{name}: {value}\r\n");
-    });
+    let mut put = |text: &str| out.extend_from_slice(text.as_bytes());
+    put("HTTP/1.1 ");
+    put(&answer.status.to_string());
+    put(" ");
+    put(StatusCode::from_u16(answer.status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default());
+    put("\r\n");
+    answer.fields(|name, value| [name, ": ", value, "\r\n"].into_iter().for_each(&mut put));
     out.extend_from_slice(b"Date: ");
     out.extend_from_slice(date.as_bytes());
     out.extend_from_slice(if keep_alive {
