@@ -315,11 +315,11 @@ async fn open_shop(config: &Config) -> Result<Opened, StartError> {
         if sale.is_missing() {
             log::warn!("sale {id}: the ledger has no {}, and no total is configured to make it", settings.key);
         }
-        tokio::spawn(batch::run(Arc::clone(&sale), queue));
+        tokio::spawn(essential(format!("sale {id}: its batches"), batch::run(Arc::clone(&sale), queue)));
         sales.push(sale);
     }
     sync::catch_up(&sales, &shared).await?;
-    tokio::spawn(sync::run(sales.clone(), shared, config.ledger.sync));
+    tokio::spawn(essential("the sync".to_owned(), sync::run(sales.clone(), shared, config.ledger.sync)));
     Ok(Opened { shop: Arc::new(Shop::new(sales)), outbox: Some(outbox) })
 }
 
@@ -363,6 +363,17 @@ async fn deliver(delivery: Arc<Delivery>, told: watch::Receiver<bool>, _alive: m
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A task without which the edge would go on answering and know nothing any more. Should it ever panic, the process ends,
+/// as it may at any instant: whatever was answered is in the ledger, and whoever starts it again has an edge that works.
+async fn essential(name: String, task: impl Future<Output = ()> + Send + 'static) {
+    if let Err(end) = tokio::spawn(task).await
+        && end.is_panic()
+    {
+        log::error!("{name} panicked, and the edge ends: {end}");
+        std::process::exit(1);
+    }
 }
 
 async fn serve_control(listener: TcpListener, control: Control) {
