@@ -10,13 +10,35 @@ ROW ?=
 ROUNDS ?= 5
 SECONDS ?= 4
 
-# Where cargo builds.
+# Of `make torture`: one schedule (k1, n2, x1, ...) or all; a seed, or a new one each time.
+SCHEDULE ?=
+SEED ?=
+
+# Of `make fuzz`: one target (config, head, journal, reply, request) or all.
+TARGET ?=
+
+# How often `make bench-designs` measures, and how many tickets are sold each time.
+DESIGN_ROUNDS ?= 3
+TICKETS ?= 10000
+
+# Where cargo builds, and what `make install` takes from there.
 BUILT := $(or $(CARGO_TARGET_DIR),target)
+BINARIES ?= $(BUILT)/release
+
+# Where `make install` puts things; DESTDIR is put before all of them, for those who make packages.
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+DESTDIR ?=
+
+# The tag of `make image`; KEEP=1 leaves the images of `make image-test` and what they were built on.
+TAG ?= latest
+KEEP ?=
 
 # rustup puts cargo where only login shells look for it, and nginx is where only administrators do.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin
 
-.PHONY: help run test bench profile bench-tools bench-stores clean
+.PHONY: help run build install uninstall test torture mutants fuzz image image-test bench bench-designs profile \
+	bench-tools bench-stores clean
 
 help: ## prints this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -26,18 +48,66 @@ run: ## starts four backends and the edge; PORT=8080, REDIS=redis://127.0.0.1:63
 	cargo build --release --workspace
 	@exec scripts/run --port '$(PORT)' --config '$(CONFIG)' --redis '$(REDIS)'
 
+build: ## builds the edge and the order service
+	@scripts/need cmake
+	cargo build --release --workspace
+
+# What is installed below PREFIX, besides the manual pages.
+INSTALLED = bin/spikegate bin/orders lib/systemd/system/spikegate.service lib/systemd/system/spikegate-orders@.service \
+	lib/sysusers.d/spikegate.conf share/bash-completion/completions/spikegate share/zsh/site-functions/_spikegate \
+	share/fish/vendor_completions.d/spikegate.fish share/doc/spikegate/LICENSE share/doc/spikegate/spikegate.schema.json \
+	$(addprefix share/doc/spikegate/,configuration.md coming-from-nginx.md admission.md metrics.md webhook.md) \
+	share/spikegate/spikegate.rules.yaml share/spikegate/spikegate.rules.test.yaml share/spikegate/spikegate.json \
+	share/spikegate/spikegate.logrotate
+
+install: ## installs what `make build` built, with units, manual pages and completions; PREFIX=/usr/local and DESTDIR= change where
+	@scripts/install --binaries '$(BINARIES)' --prefix '$(PREFIX)' --sysconfdir '$(SYSCONFDIR)' --destdir '$(DESTDIR)'
+
+uninstall: ## removes what `make install` installed; settings and what was sold stay
+	rm -f $(addprefix '$(DESTDIR)$(PREFIX)'/,$(INSTALLED)) '$(DESTDIR)$(PREFIX)'/share/man/man1/spikegate.1 \
+		'$(DESTDIR)$(PREFIX)'/share/man/man1/spikegate-*.1
+
 test: ## checks the formatting, lints, and runs all tests
-	@scripts/need cmake redis-server ab postgresql chromium chromedriver
+	@scripts/need cmake redis-server ab curl openssl postgresql chromium chromedriver prometheus wrk nginx
 	cargo build --workspace
 	@scripts/lint; lint=$$?; \
 	echo "cargo test --workspace --no-fail-fast"; cargo test --workspace --no-fail-fast && \
 	{ [ $$lint -eq 0 ] || { echo "The tests passed, but formatting or lints are at fault: see above."; exit 1; }; }
+
+torture: SECONDS = 20
+torture: ## breaks everything while a crowd buys, and checks that nothing is lost: SCHEDULE=n1 SEED=7 SECONDS=60
+	@scripts/need cmake redis-server
+	cargo build --workspace
+	TORTURE_SEED=$(or $(SEED),$(shell date +%s)) TORTURE_SECONDS='$(SECONDS)' \
+		cargo test --workspace --test integration -- 'torture::$(SCHEDULE)' 'torture::by_hand::$(SCHEDULE)' --nocapture --test-threads=1
+
+mutants: ## shows that the tests bite: builds known faults in, one at a time, and each has to be caught; PART=sweep for one
+	@scripts/need cmake redis-server
+	@scripts/mutants $(PART)
+
+fuzz: SECONDS = 60
+fuzz: ## feeds whatever comes to mind to what reads others' bytes, guided by coverage: TARGET=head SECONDS=300
+	@scripts/need cmake g++
+	@scripts/fuzz '$(SECONDS)' $(TARGET)
+
+image: ## builds the images spikegate and spikegate-orders with Docker; TAG=latest
+	@scripts/image '$(TAG)'
+
+image-test: ## builds the images, and tries them with docker and compose; KEEP=1 keeps them
+	@scripts/need ab curl
+	@scripts/image-test $(if $(KEEP),--keep)
 
 bench: bench-tools ## measures the edge beside its peers, in about ten minutes; ROW=a, ROUNDS=3 and SECONDS=2 for less
 	@scripts/need cmake nginx nginx-lua redis-server wrk ab
 	cargo build --release
 	@$(BUILT)/bench/release/suite bench --bench bench --product '$(BUILT)/release' \
 		--rounds '$(ROUNDS)' --seconds '$(SECONDS)' $(if $(ROW),--row '$(ROW)')
+
+bench-designs: bench-tools ## measures three designs of selling side by side, in about five minutes; writes docs/designs.md
+	@scripts/need cmake redis-server postgresql
+	cargo build --release --workspace
+	@$(BUILT)/bench/release/suite designs --bench bench --product '$(BUILT)/release' --docs docs \
+		--rounds '$(DESIGN_ROUNDS)' --tickets '$(TICKETS)'
 
 profile: bench-tools ## leaves a flame graph of the edge under one workload: ROW=a
 	@scripts/need cmake nginx nginx-lua redis-server wrk ab perf

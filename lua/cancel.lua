@@ -6,10 +6,11 @@
 --       1 released        the order's record, by this step or before
 --       2 given up        0
 --       3 already paid    its record
+--       then, if this step wrote one, its entry's number and time
 -- Errors: those of sale.lua
 -- Keep in step with `cancel` in src/ledger/model.rs.
 
-local sale, err = read_opened_sale(KEYS[1])
+local sale, err = read_sound_sale(KEYS[1])
 if not sale then
   return err
 end
@@ -24,7 +25,7 @@ if not order then
   append(KEYS[4], sale, 'kind', 'given_up', 'order', id)
   redis.call('HSET', KEYS[2], id, 'RELEASED 0 0 given_up ')
   write_sale(KEYS[1], sale)
-  return { 2, 0 }
+  return { 2, 0, sale.version, sale.now_ms }
 end
 if order.detail == 'given_up' then
   return { 2, 0 }
@@ -51,4 +52,4 @@ append(KEYS[4], sale, 'kind', 'released', 'reason', 'cancelled', id, string.form
 redis.call('HSET', KEYS[2], id, record_of(order))
 write_buyers(KEYS[3], has, has)
 write_sale(KEYS[1], sale)
-return { 1, record_of(order) }
+return { 1, record_of(order), sale.version, sale.now_ms }

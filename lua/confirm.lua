@@ -12,10 +12,11 @@
 --       6 not enough      what is left
 --       7 given up        0
 --       8 no such order   0
+--       then, if this step wrote one, its entry's number and time
 -- Errors: those of sale.lua
 -- Keep in step with `confirm` in src/ledger/model.rs.
 
-local sale, err = read_opened_sale(KEYS[1], 1)
+local sale, err = read_sound_sale(KEYS[1], 1)
 if not sale then
   return err
 end
@@ -75,4 +76,4 @@ append(KEYS[4], sale, 'kind', 'paid', 'order', id, 'quantity', string.format('%.
 redis.call('HSET', KEYS[2], id, record_of(order))
 write_buyers(KEYS[3], has, has)
 write_sale(KEYS[1], sale)
-return { retaken and 2 or 1, record_of(order) }
+return { retaken and 2 or 1, record_of(order), sale.version, sale.now_ms }

@@ -10,6 +10,9 @@ local sale, outbox = read_outbox()
 if not sale then
   return outbox
 end
+if sale.fence then
+  return redis.error_reply('FENCED ' .. sale.fence)
+end
 local edge, lease_ms = ARGV[2], whole(ARGV[3])
 if edge == '' or not lease_ms then
   return redis.error_reply('DAMAGED the lease is not one of an edge')

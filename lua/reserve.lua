@@ -17,7 +17,7 @@
 -- Errors: those of sale.lua
 -- Keep in step with `reserve` in src/ledger/model.rs.
 
-local sale, err = read_opened_sale(KEYS[1], 2)
+local sale, err = read_sound_sale(KEYS[1], 2)
 if not sale then
   return err
 end

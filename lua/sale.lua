@@ -9,6 +9,9 @@
 --   version             number of the newest log entry; default 0
 --   clock_ms            the latest time seen, so that time never goes back; default 0
 --   epoch, secret       set when an edge takes the sale into care (open.lua); without them nothing is sold
+--   fence               why nothing may be sold or settled until the sale is reconciled; not there if all is well
+--   reign, reign_since_ms, generation
+--                       see admit.lua
 --   hold_ms, per_buyer, unpaid_per_buyer, opens_at_ms, closes_at_ms
 --                       rules that hold for all edges; left out, each edge's own configuration holds
 --
@@ -24,14 +27,16 @@
 -- Error replies of every script, by their first word:
 --   MISSING   there is no such hash
 --   DAMAGED   a field or an argument is not what it must be; nothing was written
+--   FENCED    changes were lost; nothing was written
 --   CHANGED   the sale is not the one that the caller opened, or nobody has opened it yet; nothing was written
 
 local STATES = { open = true, paused = true, closed = true }
 local ORDER_STATES = { HELD = true, PAID = true, RELEASED = true }
 local FIELDS = {
   'ticket_total_nums', 'ticket_sold_nums', 'paid', 'state', 'version', 'clock_ms', 'epoch',
-  'hold_ms', 'per_buyer', 'unpaid_per_buyer', 'opens_at_ms', 'closes_at_ms',
+  'hold_ms', 'per_buyer', 'unpaid_per_buyer', 'opens_at_ms', 'closes_at_ms', 'fence',
 }
+local TEXTS = { state = true, epoch = true, fence = true }
 
 -- A whole number that a double holds exactly, or nil.
 local function whole(text)
@@ -54,7 +59,7 @@ local function read_sale(key, first)
 
   local values = {}
   for i, field in ipairs(FIELDS) do
-    if stored[i] and field ~= 'state' and field ~= 'epoch' then
+    if stored[i] and not TEXTS[field] then
       values[field] = whole(stored[i])
       if not values[field] then
         return nil, redis.error_reply('DAMAGED ' .. key .. ' ' .. field .. ' is not a whole number')
@@ -73,6 +78,7 @@ local function read_sale(key, first)
   end
   return {
     epoch = stored[7] or '',
+    fence = stored[13],
     version = values.version or 0,
     now_ms = math.max(now_ms, values.clock_ms or 0),
     total = values.ticket_total_nums,
@@ -92,6 +98,15 @@ local function read_opened_sale(key, first)
   local sale, err = read_sale(key, first)
   if sale and sale.epoch == '' then
     return nil, redis.error_reply('CHANGED ' .. key)
+  end
+  return sale, err
+end
+
+-- The same for a script that makes, settles or delivers orders: it does so only while nothing is known to be lost.
+local function read_sound_sale(key, first)
+  local sale, err = read_opened_sale(key, first)
+  if sale and sale.fence then
+    return nil, redis.error_reply('FENCED ' .. sale.fence)
   end
   return sale, err
 end

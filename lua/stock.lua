@@ -1,4 +1,5 @@
--- Adds tickets to a sale, or takes unsold ones away; once for each change id.
+-- Adds tickets to a sale, or takes unsold ones away; once for each change id. Of a fenced sale nobody knows which are unsold, so
+-- that none are taken away.
 --
 -- KEYS  1 stock hash  2 changes  3 log
 -- ARGV  1 change id  2 delta, a whole number that may be negative  3 the highest total
@@ -17,6 +18,9 @@ end
 local made = redis.call('HGET', KEYS[2], ARGV[1])
 if made then
   return made == ARGV[2] and 2 or 3
+end
+if delta < 0 and sale.fence then
+  return redis.error_reply('FENCED ' .. sale.fence)
 end
 local total = sale.total + delta
 if total > tonumber(ARGV[3]) then

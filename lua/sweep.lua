@@ -6,7 +6,7 @@
 -- Errors: those of sale.lua
 -- Keep in step with `sweep` in src/ledger/model.rs.
 
-local sale, err = read_opened_sale(KEYS[1])
+local sale, err = read_sound_sale(KEYS[1])
 if not sale then
   return err
 end

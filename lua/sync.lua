@@ -1,7 +1,7 @@
 -- Reads a sale's counters and what its log says since the caller last read it, at one instant. Writes nothing.
 --
 -- KEYS  1 stock hash  2 log  3 due
--- ARGV  1 epoch, or '' for whatever sale is there  2 to 6 the caller's rules (see read_sale in sale.lua)
+-- ARGV  1 epoch, or '' for whatever sale is there, fenced or not  2 to 6 the caller's rules (see read_sale in sale.lua)
 --       7 the newest entry that the caller has read
 --       8 lines after which no more entries are brought (an entry has one, and one for each order that it lists); 0 for none
 -- Reply the sale (see view in sale.lua), when the first hold ends that no sweep has looked at or -1,
@@ -15,11 +15,14 @@ end
 if ARGV[1] ~= '' and sale.epoch ~= ARGV[1] then
   return redis.error_reply('CHANGED ' .. KEYS[1])
 end
+if ARGV[1] ~= '' and sale.fence then
+  return redis.error_reply('FENCED ' .. sale.fence)
+end
 
 -- So few at a time, since an entry may list hundreds of orders.
 local STRIDE = 8
 -- Entries of these kinds list orders, behind the fields and values of at_ms, kind and one more.
-local LISTS = { held = true, released = true }
+local LISTS = { held = true, released = true, restored = true }
 local OWN_FIELDS = 6
 local entries, lines, most = {}, 0, tonumber(ARGV[8])
 local from = ARGV[7]

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use http::StatusCode;
 
+use crate::ledger::OrderId;
+
 /// A complete answer: short, never cached, its length known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -18,8 +20,50 @@ pub struct Answer {
     pub allow: Option<&'static str>,
     /// `Accept-Post`, of a body that is not understood (RFC 9110 leaves the name to W3C LDP, 7.1).
     pub accept_post: Option<&'static str>,
+    /// `WWW-Authenticate`, of a request that has to prove who sent it.
+    pub www_authenticate: Option<&'static str>,
     /// The body.
     pub body: Bytes,
+    /// For whoever writes it down; nothing of it is sent.
+    pub meaning: Meaning,
+}
+
+/// What an answer says of a purchase. Outcomes are the labels of `spikegate_purchases_total`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Meaning {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// It ordered nothing, for this reason; so it may be said of any request that is not let in.
+    Refused(&'static str),
+    /// It ended so, with this order, if any.
+    Ended(&'static str, Option<OrderId>),
+}
+
+impl Meaning {
+    /// Whether there may be a million like it.
+    #[must_use]
+    pub fn is_refusal(self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
+
+    /// How the purchase ended.
+    #[must_use]
+    pub fn outcome(self) -> Option<&'static str> {
+        match self {
+            Self::Nothing => None,
+            Self::Refused(outcome) | Self::Ended(outcome, _) => Some(outcome),
+        }
+    }
+
+    /// The order that there is, or may be.
+    #[must_use]
+    pub fn order(self) -> Option<OrderId> {
+        match self {
+            Self::Ended(_, order) => order,
+            _ => None,
+        }
+    }
 }
 
 /// JSON for a program.
@@ -40,7 +84,9 @@ impl Answer {
             retry_after_s: None,
             allow: None,
             accept_post: None,
+            www_authenticate: None,
             body: body.into(),
+            meaning: Meaning::Nothing,
         }
     }
 
@@ -86,6 +132,13 @@ impl Answer {
         self
     }
 
+    /// The same answer with what it says of a purchase.
+    #[must_use]
+    pub fn meaning(mut self, meaning: Meaning) -> Self {
+        self.meaning = meaning;
+        self
+    }
+
     /// Gives the header fields, in the order and the case in which they are sent. `Date` and `Connection` follow: they
     /// belong to the message and to the connection.
     pub fn fields(&self, mut each: impl FnMut(&'static str, &str)) {
@@ -98,6 +151,7 @@ impl Answer {
             ("Retry-After", retry_after.as_deref()),
             ("Allow", self.allow),
             ("Accept-Post", self.accept_post),
+            ("WWW-Authenticate", self.www_authenticate),
         ];
         for (name, value) in others {
             if let Some(value) = value {

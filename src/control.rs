@@ -4,9 +4,12 @@
 
 pub mod client;
 mod delivery;
+mod errands;
 mod orders;
+mod reconcile;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Request, State};
@@ -18,14 +21,20 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
+pub use self::errands::Errand;
 use crate::answer::Answer;
 use crate::delivery::Delivery;
+use crate::ledger::reconcile::Bookkeeper;
 use crate::ledger::{LedgerError, SaleState, TOTAL_MAX, View};
+use crate::limits::Limits;
+use crate::logs::Logs;
+use crate::rules::Current;
 use crate::sale::{Sale, reply};
 use crate::shop::Shop;
-use crate::telemetry::Exposition;
-use crate::upstream::Upstream;
+use crate::telemetry::{Codes, Exposition};
+use crate::trace;
 
 /// The longest id of a stock change.
 const CHANGE_ID_MAX: usize = 128;
@@ -37,12 +46,22 @@ const SWEEPS_MAX: usize = 1_000;
 pub struct Control {
     /// The sales.
     pub shop: Arc<Shop>,
-    /// The groups of backends.
-    pub upstreams: Vec<Arc<Upstream>>,
+    /// The groups of backends, what ends TLS, and what `Authorization: Bearer` must be, if anything.
+    pub rules: Current,
     /// The deliveries of the sales; none if nothing is delivered.
     pub deliveries: Vec<Arc<Delivery>>,
-    /// What `Authorization: Bearer` must be, if anything.
-    pub token: Option<String>,
+    /// What clients may take.
+    pub limits: Arc<Limits>,
+    /// What all requests were answered.
+    pub answers: Arc<Codes>,
+    /// Where requests and everything else is written down.
+    pub logs: Logs,
+    /// The books of all sales; none if nothing is sold.
+    pub keeper: Option<Arc<dyn Bookkeeper>>,
+    /// The edge is about to stop.
+    pub leaving: Arc<AtomicBool>,
+    /// What operators ask of the process.
+    pub errands: mpsc::Sender<Errand>,
 }
 
 /// The service, ready to be bound to a listener.
@@ -50,6 +69,8 @@ pub fn router(control: Control) -> Router {
     let control = Arc::new(control);
     let managed = Router::new()
         .route("/metrics", get(metrics))
+        .route("/reload", post(errands::reload))
+        .route("/upgrade", post(errands::upgrade))
         .route("/sales", get(list))
         .route("/sales/{id}", get(show))
         .route("/sales/{id}/open", post(open))
@@ -58,6 +79,7 @@ pub fn router(control: Control) -> Router {
         .route("/sales/{id}/close", post(close))
         .route("/sales/{id}/stock", post(stock))
         .route("/sales/{id}/sweep", post(sweep))
+        .route("/sales/{id}/reconcile", post(reconcile::reconcile))
         .route("/sales/{id}/delivery", get(delivery::show))
         .route("/sales/{id}/delivery/retry", post(delivery::retry))
         .route("/sales/{id}/orders/{order}", get(orders::show))
@@ -80,7 +102,8 @@ async fn check_caller(State(control): Shared, request: Request, next: Next) -> R
         return problem(403, "forbidden", "Forbidden", "The control listener does not serve web pages.");
     }
     let given = request.headers().get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
-    match &control.token {
+    let token = control.rules.load().token.clone();
+    match &token {
         Some(token) if !given.is_some_and(|given| same(given, token.as_bytes())) => {
             let text = "This needs the control token: Authorization: Bearer ...";
             let mut refused = problem(401, "unauthorized", "Unauthorized", text);
@@ -103,11 +126,19 @@ fn same(given: &[u8], token: &[u8]) -> bool {
     blake3::hash(given) == blake3::hash(token)
 }
 
-/// Ready when every sale has heard of its ledger.
+/// Ready unless the edge is about to stop, when every sale has heard of its ledger, and of none has it lost anything.
 async fn ready(State(control): Shared) -> Response {
+    if control.leaving.load(Ordering::Relaxed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
+    }
     let deaf: Vec<_> = control.shop.sales().iter().filter(|sale| !sale.hears()).map(|sale| sale.id()).collect();
-    if deaf.is_empty() {
+    let fenced: Vec<_> =
+        control.shop.sales().iter().filter(|sale| sale.fence().is_some()).map(|sale| sale.id()).collect();
+    if deaf.is_empty() && fenced.is_empty() {
         "ready\n".into_response()
+    } else if deaf.is_empty() {
+        let text = format!("the ledger has lost data of: {}; see spikegate sale reconcile\n", fenced.join(", "));
+        (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
     } else {
         let text = format!("the ledger was not heard of late by: {}\n", deaf.join(", "));
         (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
@@ -116,14 +147,25 @@ async fn ready(State(control): Shared) -> Response {
 
 async fn metrics(State(control): Shared) -> Response {
     let mut text = Exposition::default();
+    text.process();
+    text.requests(&control.answers);
+    let rules = control.rules.load_full();
+    let terminators = rules.doors.iter().filter_map(|door| Some((door.address, door.tls.clone()?)));
+    text.certificates(&terminators.collect::<Vec<_>>());
+    text.spans(trace::counts());
+    text.logs(&control.logs.counts());
     let sales: Vec<_> = control.shop.sales().iter().map(|sale| (sale.id(), sale.metrics())).collect();
     text.sales(&sales);
-    text.upstreams(&control.upstreams);
+    text.upstreams(&rules.groups.iter().map(|group| Arc::clone(&group.upstream)).collect::<Vec<_>>());
     text.deliveries(&control.deliveries);
+    text.limits(control.limits.counts());
     text.stock(&control.shop.sales().iter().filter_map(|sale| Some((sale.id(), sale.view()?))).collect::<Vec<_>>());
+    let sales = control.shop.sales();
+    text.fences(&sales.iter().map(|sale| (sale.id(), sale.fence().is_some())).collect::<Vec<_>>());
+    text.heard(&sales.iter().map(|sale| (sale.id(), sale.hears())).collect::<Vec<_>>());
     let dropped: u64 = control.shop.sales().iter().map(|sale| sale.stat_log_dropped()).sum();
-    text.metric("spikegate_stat_log_dropped_total", "counter", "Lines of stat logs that did not fit their queue.");
-    text.value("spikegate_stat_log_dropped_total", &[], dropped);
+    let help = "Lines of stat logs that did not fit their queue.";
+    text.single("spikegate_stat_log_dropped_total", "counter", help, dropped);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text.finish()).into_response()
 }
 
@@ -161,7 +203,7 @@ async fn open(State(control): Shared, Path(id): Path<String>, headers: HeaderMap
         serde_json::from_str::<Open>(&body)
     };
     let total = match wish {
-        Ok(wish) => wish.total.or(sale.settings().total),
+        Ok(wish) => wish.total.or(sale.rules().settings.total),
         Err(error) => return bad_body(&error.to_string()),
     };
     if total.is_some_and(|total| !(1..=TOTAL_MAX).contains(&total)) {
@@ -246,6 +288,7 @@ fn told(sale: &Sale, outcome: Result<View, LedgerError>) -> Response {
 fn document(sale: &Sale, view: &View) -> Value {
     json!({
         "sale": sale.id(),
+        "fenced": sale.fence().as_deref(),
         "total": view.total,
         "available": view.available(),
         "held": view.sold.saturating_sub(view.paid),

@@ -8,7 +8,10 @@
 //! POST), and [`crate::ledger::Outbox`] (how far it is, and whose turn).
 
 mod backoff;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod halving;
+mod known;
 mod outage;
 mod post;
 mod secret;
@@ -22,10 +25,12 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use self::backoff::Backoff;
+pub use self::known::KnownError;
 pub use self::post::{Answer, Poster};
 pub use self::secret::{Secret, SecretError};
 pub use self::signature::sign;
 use self::worker::Worker;
+use crate::ledger::reconcile::{Bookkeeper, Witness};
 use crate::ledger::{Claim, DeliveryStatus, LedgerError, Outbox, Progress, Record};
 use crate::sale::Sale;
 use crate::telemetry::Counter;
@@ -37,6 +42,7 @@ const LEASE_SPARE: Duration = Duration::from_secs(1);
 pub struct Delivery {
     sale: Arc<Sale>,
     outbox: Arc<dyn Outbox>,
+    keeper: Arc<dyn Bookkeeper>,
     poster: Arc<Poster>,
     claim: Claim,
     /// What the ledger said last, and of which sale.
@@ -73,12 +79,19 @@ pub struct Gauges {
 impl Delivery {
     /// The delivery of `sale` by this edge, of which no other has the name `edge`: 1 to 100 visible ASCII characters.
     #[must_use]
-    pub fn new(sale: Arc<Sale>, outbox: Arc<dyn Outbox>, poster: Arc<Poster>, edge: Arc<str>) -> Self {
+    pub fn new(
+        sale: Arc<Sale>,
+        outbox: Arc<dyn Outbox>,
+        keeper: Arc<dyn Bookkeeper>,
+        poster: Arc<Poster>,
+        edge: Arc<str>,
+    ) -> Self {
         // It is renewed when half of it is gone, and whoever posts has at least the time that a POST may take.
         let lease = 2 * (poster.timeout() + LEASE_SPARE);
         Self {
             sale,
             outbox,
+            keeper,
             poster,
             claim: Claim { edge, lease },
             known: Mutex::default(),
@@ -139,9 +152,46 @@ impl Delivery {
         Ok(count)
     }
 
+    /// Holds the ledger against the newest entry that the order service has heard of; a ledger that has no such entry has
+    /// lost it, and is fenced. An edge that has just started knows it from nobody else. Says whether the order service could
+    /// be asked.
+    ///
+    /// # Errors
+    /// Those of the ledger; [`LedgerError::Fenced`] if it was behind.
+    pub async fn compare(&self) -> Result<bool, LedgerError> {
+        let Some(epoch) = self.sale.epoch() else { return Ok(true) };
+        let newest = match known::newest(&self.poster, self.sale.id(), Some(epoch)).await {
+            Ok(newest) => newest,
+            Err(KnownError::Unsupported(_)) => return Ok(true),
+            Err(KnownError::Failed(_)) => return Ok(false),
+        };
+        // Read afterwards: what was written meanwhile may have been delivered meanwhile, too.
+        let view = self.sale.snapshot().await?;
+        if view.epoch != epoch || newest <= view.version {
+            return Ok(true);
+        }
+        let why = format!("the newest entry is {}, and the order service has heard of a {newest}", view.version);
+        match self.keeper.fence(self.key(), epoch, &why).await {
+            Ok(()) => Err(LedgerError::Fenced(why)),
+            Err(LedgerError::Unsupported) => {
+                log::error!("sale {}: the ledger has lost changes, and cannot be fenced: {why}", self.sale.id());
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the order service knows of the sale of this epoch.
+    ///
+    /// # Errors
+    /// See [`KnownError`].
+    pub async fn known(&self, epoch: u64) -> Result<Witness, KnownError> {
+        known::all(&self.poster, self.sale.id(), epoch).await
+    }
+
     /// The sale's name in the ledger.
     fn key(&self) -> &str {
-        &self.sale.settings().key
+        self.sale.key()
     }
 
     fn learn(&self, epoch: u64, progress: Progress) {

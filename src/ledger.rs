@@ -9,6 +9,7 @@ mod log;
 pub mod model;
 mod order;
 mod outbox;
+pub mod reconcile;
 pub mod redis;
 
 use std::fmt;
@@ -193,12 +194,18 @@ pub enum LedgerError {
     /// It was not done: the ledger has no such sale.
     #[error("the ledger has no such sale")]
     Missing,
+    /// It was not done: the ledger has lost changes of this sale, and does nothing with it until it is reconciled.
+    #[error("the ledger has lost changes: {0}")]
+    Fenced(String),
     /// It was not done: the sale is not the one that the asker opened; it has to be opened again.
     #[error("the sale in the ledger is another than the one that was opened")]
     Changed,
     /// It was not done: what the ledger holds of the sale makes no sense.
     #[error("the sale's data is damaged: {0}")]
     Damaged(String),
+    /// It was not done: this ledger has nothing beside its log that could be lost or put right by itself.
+    #[error("this ledger can be compared, and not be put right")]
+    Unsupported,
     /// It was not done: fewer tickets would be left than are sold.
     #[error("{sold} tickets are sold; the total cannot go below that")]
     BelowSold {

@@ -1,6 +1,7 @@
 //! Which route a request takes: pure, and without an allocation.
 
 use crate::config::Route;
+use crate::host;
 
 /// The first of `routes` that takes a request for `path` on `host`, as an index into `routes`.
 ///
@@ -8,7 +9,7 @@ use crate::config::Route;
 /// match. `path` is the target's path without its query, compared as it was sent: nothing is decoded or resolved, so
 /// that a backend sees what was matched.
 pub fn find(routes: &[Route], host: Option<&str>, path: &str) -> Option<usize> {
-    let name = host.map(host_name);
+    let name = host.map(host::name);
     routes.iter().position(|route| takes_host(&route.hosts, name) && takes_path(&route.path, path))
 }
 
@@ -21,23 +22,12 @@ fn takes_path(prefix: &str, path: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/'))
 }
 
-/// The name in a `Host` field: without the port (RFC 9110, 7.2) and without the dot that ends an absolute name.
-fn host_name(field: &str) -> &str {
-    // The colons inside an IPv6 literal are within brackets, so only one behind the bracket begins a port.
-    let port = match field.rfind(']') {
-        Some(bracket) => field[bracket..].find(':').map(|colon| bracket + colon),
-        None => field.find(':'),
-    };
-    let name = port.map_or(field, |colon| &field[..colon]);
-    name.strip_suffix('.').unwrap_or(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn route(hosts: &[&str], path: &str) -> Route {
-        Route { hosts: hosts.iter().map(|host| host.to_string()).collect(), path: path.to_string(), upstream: 0 }
+        Route { hosts: hosts.iter().map(|host| host.to_string()).collect(), path: path.to_string(), ..Route::default() }
     }
 
     #[test]

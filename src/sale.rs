@@ -8,26 +8,33 @@ pub mod batch;
 pub mod gate;
 pub mod reply;
 pub mod request;
+pub mod rules;
 pub mod stat_log;
 pub mod sync;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use self::batch::Pending;
 use self::gate::{Gate, Verdict, Visitor};
 use self::request::{Ask, Rejection};
+use self::rules::Rules;
 use self::stat_log::StatLog;
+use crate::admission;
 use crate::config::{self, BuyerSource};
+use crate::jwt;
 use crate::ledger::{
     Cancelled, Confirmed, Identity, Ledger, LedgerError, LogEntry, Order, OrderId, PaymentId, Purchase, SaleState,
     Swept, Terms, View,
 };
+use crate::limits::Taken;
 use crate::telemetry::SaleMetrics;
+use crate::trace;
 
 /// Why a purchase was not made. Every one of these is certain of its own request; an earlier one with the same key may
 /// have made an order.
@@ -60,6 +67,16 @@ pub enum Refusal {
         /// How many unpaid orders the buyer has.
         have: u64,
     },
+    /// It lacks the token that has to prove who buys.
+    TokenMissing,
+    /// It has one that proves nobody.
+    TokenInvalid(jwt::Fault),
+    /// None of our own proxies says who buys.
+    BuyerUnknown,
+    /// It lacks an admission token that admits it now.
+    NotAdmitted(admission::Denied),
+    /// The buyer asks more often, or for more at a time, than one may.
+    TooOften,
     /// Less is left than was asked for.
     NotEnough {
         /// What is left.
@@ -71,6 +88,8 @@ pub enum Refusal {
     Unavailable,
     /// The ledger has no such sale.
     Missing,
+    /// The ledger has lost changes of the sale; nothing is sold until it is reconciled.
+    LostData,
 }
 
 /// How a purchase ended.
@@ -94,10 +113,27 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// Whether it is by the fault of the edge or its ledger that there is no order, or that nobody knows.
+    fn is_fault(&self) -> bool {
+        match self {
+            Self::Unknown { .. } => true,
+            Self::Refused(refusal) => {
+                matches!(refusal, Refusal::Busy | Refusal::Unavailable | Refusal::Missing | Refusal::LostData)
+            }
+            Self::Ordered { .. } => false,
+        }
+    }
+}
+
 /// A purchase in the queue; it is decided, whether its outcome is waited for or not.
 pub struct Queued {
     id: OrderId,
     outcome: oneshot::Receiver<Outcome>,
+    /// Counts it as one of its buyer's under way.
+    taken: Option<Taken>,
+    /// If it is traced.
+    trace: Option<trace::Purchase>,
 }
 
 /// Readers of single orders that may wait for the ledger at a time, of each sale. More are told to come again, so that they
@@ -112,12 +148,16 @@ pub struct Shared {
     pub sync_now: Notify,
     /// Tells batches that a sync was made.
     pub synced: Notify,
+    /// How old what a gate knows may be: longer than from one sync to the end of the next; see [`Gate::new`].
+    pub memory: Duration,
 }
 
 /// One sale at this edge.
 pub struct Sale {
-    settings: config::Sale,
-    terms: Terms,
+    id: String,
+    key: String,
+    /// Replaced by a reload; a purchase that has begun keeps those that it began with.
+    rules: ArcSwap<Rules>,
     shared: Arc<Shared>,
     gate: Gate,
     /// Which sale the ledger has under our name; none until it was opened.
@@ -139,18 +179,12 @@ impl Sale {
         stat_log: Option<StatLog>,
     ) -> (Arc<Self>, mpsc::Receiver<Pending>) {
         let (queue, pending) = mpsc::channel(settings.queue);
-        let terms = Terms {
-            hold_ms: u64::try_from(settings.hold.as_millis()).unwrap_or(u64::MAX),
-            per_buyer: settings.per_buyer,
-            unpaid_per_buyer: settings.unpaid_per_buyer,
-            opens_at_ms: settings.opens_at_ms,
-            closes_at_ms: settings.closes_at_ms,
-        };
         let sale = Arc::new(Self {
-            settings,
-            terms,
+            id: settings.id.clone(),
+            key: settings.key.clone(),
+            rules: ArcSwap::from_pointee(Rules::new(settings, None)),
+            gate: Gate::new(shared.memory),
             shared,
-            gate: Gate::default(),
             identity: ArcSwapOption::empty(),
             queue,
             order_reads: Semaphore::new(ORDER_READS_MAX),
@@ -161,12 +195,27 @@ impl Sale {
         (sale, pending)
     }
 
+    /// What the next purchase is judged by.
+    #[must_use]
+    pub fn rules(&self) -> Guard<Arc<Rules>> {
+        self.rules.load()
+    }
+
+    /// From the next purchase on these are the settings. The id, the key, the length of the queue and the stat log stay
+    /// what they were, whatever is said here.
+    pub fn replace(&self, settings: config::Sale) {
+        let before = self.rules.load();
+        self.rules.store(Arc::new(Rules::new(settings, Some(&before))));
+        // The gate hears of other terms with the next sync.
+        self.shared.sync_now.notify_one();
+    }
+
     /// Makes the sale in the ledger if it has none and the configuration names a total; else finds it.
     ///
     /// # Errors
     /// Those of [`Ledger::open`], except that a sale that is not there is no error: it may come.
     pub async fn open(&self, total: Option<u64>) -> Result<(), LedgerError> {
-        match self.shared.ledger.open(&self.settings.key, total).await {
+        match self.shared.ledger.open(&self.key, total).await {
             Ok(identity) => {
                 if self.identity.swap(Some(Arc::new(identity))).is_none_or(|before| before.epoch != identity.epoch) {
                     self.gate.learn_new_sale(identity.epoch);
@@ -186,12 +235,13 @@ impl Sale {
     ///
     /// # Errors
     /// [`Rejection::Bad`], naming where the buyer's id has to be.
-    pub fn must_know_buyer<'a>(&self, ask: Ask<'a>) -> Result<Ask<'a>, Rejection> {
-        let terms = self.gate.view().map_or(self.terms, |view| view.terms);
-        if (terms.per_buyer == 0 && terms.unpaid_per_buyer == 0) || ask.buyer.is_some() {
+    pub fn must_know_buyer<'a>(&self, rules: &Rules, ask: Ask<'a>) -> Result<Ask<'a>, Rejection> {
+        let terms = self.gate.view().map_or(rules.terms, |view| view.terms);
+        let is_limited = terms.per_buyer > 0 || terms.unpaid_per_buyer > 0 || rules.limits_buyers();
+        if !is_limited || ask.buyer.is_some() {
             return Ok(ask);
         }
-        let (BuyerSource::Header(field) | BuyerSource::Query(field) | BuyerSource::Body(field)) = &self.settings.buyer
+        let (BuyerSource::Header(field) | BuyerSource::Query(field) | BuyerSource::Body(field)) = &rules.settings.buyer
         else {
             return Ok(ask);
         };
@@ -200,7 +250,8 @@ impl Sale {
 
     /// A purchase, one way through. Waits at most `deadline` of the configuration.
     pub async fn buy(&self, ask: &Ask<'_>) -> Outcome {
-        match self.enter(ask) {
+        let entered = self.enter(&self.rules(), ask);
+        match entered {
             Ok(queued) => self.outcome(queued).await,
             Err(outcome) => outcome,
         }
@@ -210,42 +261,88 @@ impl Sale {
     ///
     /// # Errors
     /// The outcome of a purchase that was refused.
-    pub fn enter(&self, ask: &Ask<'_>) -> Result<Queued, Outcome> {
-        self.try_enter(ask, Instant::now()).map_err(|refusal| self.record(Outcome::Refused(refusal)))
+    pub fn enter(&self, rules: &Rules, ask: &Ask<'_>) -> Result<Queued, Outcome> {
+        self.try_enter(rules, ask, Instant::now(), SystemTime::now())
+            .map_err(|refusal| self.record(Outcome::Refused(refusal)))
     }
 
     /// What became of a purchase in the queue.
     pub async fn outcome(&self, queued: Queued) -> Outcome {
         // The batch records and tells every outcome; should it ever vanish, nobody knows what became of the purchase.
-        queued.outcome.await.unwrap_or_else(|_| self.record(Outcome::Unknown { id: queued.id }))
+        let Queued { id, outcome, taken: _taken, trace } = queued;
+        let outcome = outcome.await.unwrap_or_else(|_| self.record(Outcome::Unknown { id }));
+        if let Some(trace) = trace {
+            trace.end(SaleMetrics::label(&outcome), outcome.is_fault());
+        }
+        outcome
     }
 
-    fn try_enter(&self, ask: &Ask, now: Instant) -> Result<Queued, Refusal> {
+    /// What costs least is asked first: memory, then the admission token (one hash), then the token that proves who buys.
+    fn try_enter(&self, rules: &Rules, ask: &Ask, now: Instant, clock: SystemTime) -> Result<Queued, Refusal> {
         let identity = self.identity.load();
         let Some(identity) = identity.as_deref() else {
             return Err(if self.gate.is_missing() { Refusal::Missing } else { Refusal::Unavailable });
         };
-        let retry_of = ask.key.as_deref().map(|key| order_id(identity, ask.buyer.as_deref(), key));
-        let visitor = Visitor { retry_of, buyer: ask.buyer.as_deref(), quantity: ask.quantity };
-        if let Verdict::Refuse(refusal) = self.gate.admit(&visitor, now) {
-            self.metrics.refused_at_gate.add(1);
-            return Err(refusal);
+        // The one whom a token names is not proven yet. He is believed for as long as it is to his disadvantage: "sold out"
+        // is for everybody, and of anybody's limits or orders nothing is told before it is proven who asks.
+        let names_buyer = ask.key.is_some() || rules.settings.admission.is_some();
+        let named = ask.buyer.as_deref().map(Cow::Borrowed).or_else(|| match (&rules.verifier, ask.token.as_deref()) {
+            (Some(verifier), Some(token)) if names_buyer => verifier.claimed(token).map(Cow::Owned),
+            _ => None,
+        });
+        let retry_of = ask.key.as_deref().map(|key| order_id(identity, named.as_deref(), key));
+        self.pass_gate(&Visitor { retry_of, buyer: ask.buyer.as_deref(), quantity: ask.quantity }, now)?;
+        // An order that is there was admitted when it was made.
+        if let Some(keys) = &rules.settings.admission
+            && !retry_of.is_some_and(|id| self.gate.knows(id))
+        {
+            let now_s = clock.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            keys.check(ask.admission.as_deref(), self.id(), named.as_deref(), now_s).map_err(Refusal::NotAdmitted)?;
         }
+        let proven = self.prove(rules, ask)?;
+        let buyer = proven.as_deref().or(ask.buyer.as_deref());
+        if proven.is_some() {
+            self.pass_gate(&Visitor { retry_of, buyer, quantity: ask.quantity }, now)?;
+        }
+        let taken = rules.take_share(buyer)?;
         let id = retry_of.unwrap_or_else(|| OrderId(rand::random()));
         let (reply, outcome) = oneshot::channel();
+        let trace = trace::Purchase::begin(self.id(), ask.parent.as_ref());
         let pending = Pending {
-            purchase: Purchase { id, buyer: ask.buyer.as_deref().map(Into::into), quantity: ask.quantity },
+            purchase: Purchase { id, buyer: buyer.map(Into::into), quantity: ask.quantity },
             epoch: identity.epoch,
             has_key: retry_of.is_some(),
-            deadline: now + self.settings.deadline,
+            deadline: now + rules.settings.deadline,
+            trace: trace.as_ref().map(trace::Purchase::context),
             reply,
         };
         self.queue.try_send(pending).map_err(|_| Refusal::Busy)?;
-        Ok(Queued { id, outcome })
+        Ok(Queued { id, outcome, taken, trace })
     }
 
-    /// Counts an outcome; every one passes here once, whether its client still waits or not. Only of a purchase whose client
-    /// left before the ledger was asked is nothing known, and nothing counted.
+    fn pass_gate(&self, visitor: &Visitor, now: Instant) -> Result<(), Refusal> {
+        match self.gate.admit(visitor, now) {
+            Verdict::Refuse(refusal) => {
+                self.metrics.refused_at_gate.add(1);
+                Err(refusal)
+            }
+            Verdict::Ask | Verdict::Wait => Ok(()),
+        }
+    }
+
+    /// The buyer, where a token has to prove who that is; where a proxy of ours has to say it, it must have.
+    fn prove(&self, rules: &Rules, ask: &Ask) -> Result<Option<String>, Refusal> {
+        let Some(verifier) = &rules.verifier else {
+            let must_be_told = matches!(rules.settings.buyer, BuyerSource::ProxyHeader(_));
+            return if must_be_told && ask.buyer.is_none() { Err(Refusal::BuyerUnknown) } else { Ok(None) };
+        };
+        let token = ask.token.as_deref().ok_or(Refusal::TokenMissing)?;
+        self.metrics.tokens_checked.add(1);
+        verifier.buyer(token).map(Some).map_err(Refusal::TokenInvalid)
+    }
+
+    /// Counts an outcome; every one passes here once, whether its client still waits or not. A purchase whose client left
+    /// before the ledger was asked has none.
     fn record(&self, outcome: Outcome) -> Outcome {
         self.metrics.outcome(&outcome);
         if let Some(log) = &self.stat_log {
@@ -259,13 +356,17 @@ impl Sale {
     /// The sale's id, as in paths and in the configuration.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.settings.id
+        &self.id
     }
 
-    /// Its settings.
+    fn terms(&self) -> Terms {
+        self.rules.load().terms
+    }
+
+    /// What the ledger calls it.
     #[must_use]
-    pub fn settings(&self) -> &config::Sale {
-        &self.settings
+    pub fn key(&self) -> &str {
+        &self.key
     }
 
     /// Its counters of requests.
@@ -278,6 +379,13 @@ impl Sale {
     #[must_use]
     pub fn stat_log_dropped(&self) -> u64 {
         self.stat_log.as_ref().map_or(0, StatLog::dropped)
+    }
+
+    /// Opens the stat log again, whose file was moved away.
+    pub fn reopen_stat_log(&self) {
+        if let Some(log) = &self.stat_log {
+            log.reopen();
+        }
     }
 
     /// Brings the stat log to its file, for an edge that ends.
@@ -305,6 +413,12 @@ impl Sale {
         self.gate.is_missing()
     }
 
+    /// Why the ledger has fenced the sale, if it has.
+    #[must_use]
+    pub fn fence(&self) -> Option<Arc<str>> {
+        self.gate.fence()
+    }
+
     /// Reads an order from the ledger, for anyone; `None` if too many do.
     pub async fn order_for_anyone(&self, id: OrderId) -> Option<Result<Option<Order>, LedgerError>> {
         let _turn = self.order_reads.try_acquire().ok()?;
@@ -327,7 +441,7 @@ impl Sale {
     /// # Errors
     /// Those of [`Ledger::log`].
     pub async fn log_entry(&self, seq: u64) -> Result<Option<LogEntry>, LedgerError> {
-        let entries = self.shared.ledger.log(&self.settings.key, seq.saturating_sub(1), 1).await?;
+        let entries = self.shared.ledger.log(&self.key, seq.saturating_sub(1), 1).await?;
         Ok(entries.into_iter().next().filter(|entry| entry.seq == seq))
     }
 
@@ -336,7 +450,7 @@ impl Sale {
     /// # Errors
     /// Those of [`Ledger::order`].
     pub async fn order(&self, id: OrderId) -> Result<Option<Order>, LedgerError> {
-        self.shared.ledger.order(&self.settings.key, id).await
+        self.shared.ledger.order(&self.key, id).await
     }
 
     /// Reads all counters at one instant from the ledger.
@@ -344,7 +458,7 @@ impl Sale {
     /// # Errors
     /// Those of [`Ledger::snapshot`].
     pub async fn snapshot(&self) -> Result<View, LedgerError> {
-        self.shared.ledger.snapshot(&self.settings.key, &self.terms).await
+        self.shared.ledger.snapshot(&self.key, &self.terms()).await
     }
 
     /// Takes a payment for an order.
@@ -352,7 +466,7 @@ impl Sale {
     /// # Errors
     /// Those of [`Ledger::confirm`].
     pub async fn confirm(&self, order: OrderId, payment: &PaymentId) -> Result<Confirmed, LedgerError> {
-        let confirmed = self.shared.ledger.confirm(&self.settings.key, &self.terms, order, payment).await;
+        let confirmed = self.shared.ledger.confirm(&self.key, &self.terms(), order, payment).await;
         self.shared.sync_now.notify_one();
         confirmed
     }
@@ -362,7 +476,7 @@ impl Sale {
     /// # Errors
     /// Those of [`Ledger::cancel`].
     pub async fn cancel(&self, order: OrderId) -> Result<Cancelled, LedgerError> {
-        let cancelled = self.shared.ledger.cancel(&self.settings.key, order).await;
+        let cancelled = self.shared.ledger.cancel(&self.key, order).await;
         // What was released is for sale at once here, not only from the next sync on.
         self.shared.sync_now.notify_one();
         cancelled
@@ -374,7 +488,7 @@ impl Sale {
     /// Those of [`Ledger::sweep`], and [`LedgerError::Missing`] while the sale is not opened.
     pub async fn sweep(&self) -> Result<Swept, LedgerError> {
         let Some(identity) = self.identity.load_full() else { return Err(LedgerError::Missing) };
-        let swept = self.shared.ledger.sweep(&self.settings.key, identity.epoch).await?;
+        let swept = self.shared.ledger.sweep(&self.key, identity.epoch).await?;
         self.metrics.expired.add(swept.released as u64);
         Ok(swept)
     }
@@ -384,7 +498,7 @@ impl Sale {
     /// # Errors
     /// Those of [`Ledger::set_state`].
     pub async fn set_state(&self, state: SaleState) -> Result<View, LedgerError> {
-        self.shared.ledger.set_state(&self.settings.key, state).await?;
+        self.shared.ledger.set_state(&self.key, state).await?;
         self.after_change().await
     }
 
@@ -393,8 +507,13 @@ impl Sale {
     /// # Errors
     /// Those of [`Ledger::add_stock`].
     pub async fn add_stock(&self, change_id: &str, delta: i64) -> Result<View, LedgerError> {
-        self.shared.ledger.add_stock(&self.settings.key, change_id, delta).await?;
+        self.shared.ledger.add_stock(&self.key, change_id, delta).await?;
         self.after_change().await
+    }
+
+    /// Has the sync not wait for its time.
+    pub fn sync_soon(&self) {
+        self.shared.sync_now.notify_one();
     }
 
     /// The gate hears of a change at once, not only at the next sync.

@@ -1,62 +1,72 @@
-//! The one place where everything is wired together, started and stopped.
+//! The one place where everything is wired together, started, changed and stopped.
 //!
 //! Pingora's proxy runs here without Pingora's `Server`: that one sleeps through its whole grace period even when
 //! nothing is under way, and stays up serving nothing when a port cannot be bound. What it would do otherwise, accepting
 //! connections and telling them to stop, is the front door's.
+
+mod public;
+mod reloader;
+mod signals;
+mod sockets;
+mod upgrade;
+mod works;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use pingora::server::configuration::ServerConf;
-use pingora_proxy::http_proxy;
-use socket2::{Domain, Socket, Type};
+use arc_swap::ArcSwap;
+use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use crate::config::{self, Config, Store};
-use crate::control::{self, Control};
-use crate::delivery::{Delivery, Poster, Secret, SecretError};
-use crate::front::Front;
+use self::public::{Public, Service};
+pub use self::reloader::Read;
+use self::reloader::{Reloader, allowed};
+use self::signals::{Event, Signals, Told};
+use self::sockets::Sockets;
+use self::upgrade::{Predecessor, Successor, Turn};
+use self::works::{Opened, deliver, open_shop, poster, secret_of};
+use crate::config::Config;
+use crate::control::{self, Control, Errand};
+use crate::delivery::{Poster, SecretError};
+use crate::entrance::Entrance;
+use crate::ledger::LedgerError;
 use crate::ledger::embedded::EmbeddedLedger;
-use crate::ledger::redis::RedisLedger;
-use crate::ledger::{Ledger, LedgerError, Outbox};
-use crate::proxy::{HostError, MAX_TRIES, Proxy};
-use crate::sale::stat_log::StatLog;
-use crate::sale::{Sale, Shared, batch, sync};
-use crate::shop::Shop;
+use crate::limits::Limits;
+use crate::logs::{self, Logs};
+use crate::reload::Report;
+use crate::rules::{BuildError, Rules};
+use crate::telemetry::{Codes, process};
+use crate::trace;
 use crate::upstream::Upstream;
-
-/// Idle connections to backends that are kept, all groups together. More than the requests usually under way at once,
-/// since each one beyond is opened and closed for a single request.
-const IDLE_CONNECTIONS: usize = 1024;
-
-/// Connections that may wait to be accepted; the system caps it at `net.core.somaxconn`.
-const BACKLOG: i32 = 65_535;
 
 /// How long background work may take to end after it was told to.
 const BACKGROUND_END: Duration = Duration::from_secs(1);
+
+/// Reloads and upgrades that may wait for their turn.
+const ERRANDS_WAITING: usize = 4;
 
 /// Why an edge did not start, or did not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be listened on.
-    #[error("listen {address}: {}", bind_trouble(*address, source))]
+    #[error("listen {address}: {}", sockets::bind_trouble(*address, source))]
     Bind {
         /// The address.
         address: SocketAddr,
         /// What the system said.
         source: io::Error,
     },
-    /// A group's `Host` cannot be sent.
+    /// Something that the settings name cannot be used.
     #[error(transparent)]
-    Host(#[from] HostError),
+    Rules(#[from] BuildError),
     /// The ledger cannot be opened.
     #[error("the ledger cannot be opened: {0}")]
     Ledger(#[from] LedgerError),
@@ -86,12 +96,28 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// A log cannot be written.
+    #[error("{setting}.path: {path}: {source}")]
+    Log {
+        /// Which one.
+        setting: &'static str,
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Traces cannot be sent.
+    #[error("tracing.endpoint: {0}")]
+    Tracing(String),
     /// No threads, or no signals.
     #[error("the system refuses threads or signals: {0}")]
     System(#[from] io::Error),
     /// It was told to stop before it had started.
     #[error("told to stop before it had started")]
     Told,
+    /// The process that it was to follow went on alone.
+    #[error("the edge that this one was to follow is gone, or goes on alone: {0}")]
+    Follow(String),
     /// The public listeners ended without being told to.
     #[error("the public listeners ended unexpectedly; the reason is above")]
     ListenersEnded,
@@ -99,19 +125,21 @@ pub enum StartError {
 
 /// Runs an edge until it is told to stop.
 ///
-/// SIGTERM: no more connections are accepted, requests under way are finished, and the edge ends as soon as they are,
-/// at the latest after the shutdown grace. SIGINT: it ends at once.
+/// SIGTERM: it says that it is not ready and, after the shutdown delay, accepts no more connections; requests under way are
+/// finished, and the edge ends as soon as they are, at the latest after the shutdown grace. SIGINT: it ends at once. SIGHUP:
+/// `read` is asked for the configuration again. SIGUSR1: logs are opened again, for whoever has moved them away. SIGUSR2: the program is started again, and when that one is ready, this one
+/// ends as by SIGTERM.
 ///
 /// # Errors
 ///
 /// If the edge cannot start, or its listeners fail later.
-pub fn run(config: Config) -> Result<(), StartError> {
-    let grace = config.shutdown_grace;
-    let mut edge = Edge::start(config)?;
-    let told = edge.until_told()?;
-    match told {
-        Told::Finish => edge.finish(grace),
-        Told::Abort => log::info!("stopping at once"),
+pub fn run(config: Config, read: Read) -> Result<(), StartError> {
+    logs::begin(&config.error_log)?;
+    let mut edge = Edge::start(config, read)?;
+    if edge.until_told()? == Told::Finish && edge.leave() == Told::Finish {
+        edge.finish(edge.grace());
+    } else {
+        log::info!("stopping at once");
     }
     edge.end();
     Ok(())
@@ -123,52 +151,61 @@ pub(crate) struct Edge {
     traffic: Runtime,
     /// Carries what must go on when traffic takes every thread, and must end after it.
     background: Runtime,
-    listeners: JoinHandle<()>,
     signals: Signals,
-    shop: Arc<Shop>,
-    /// Tells everybody to stop.
+    /// What the control listener was asked for.
+    errands: mpsc::Receiver<Errand>,
+    /// Open for as long as anybody may be accepted by this edge, or by one that follows.
+    sockets: Option<Sockets>,
+    service: Service,
+    logs: Logs,
+    public: Public,
+    reloader: Reloader,
+    control: ControlListener,
+    /// It says that it is not ready.
+    leaving: Arc<AtomicBool>,
+    /// Another edge has taken its place.
+    is_followed: bool,
+    /// A ledger that no two edges can have at a time.
+    embedded: Option<Arc<EmbeddedLedger>>,
+    /// Tells the background to stop.
     shutdown: watch::Sender<bool>,
-    /// Ends when the last connection is gone.
-    connections: mpsc::Receiver<Infallible>,
     /// Ends when the last delivery has given itself to other edges.
     deliveries: mpsc::Receiver<Infallible>,
     /// How long that may take: as long as one POST, and a little more.
     deliveries_end: Duration,
 }
 
-/// Caught from the very beginning: an edge that answers must also be one that can be stopped cleanly.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-/// What a signal asks for.
-enum Told {
-    Finish,
-    Abort,
+/// The control listener at work.
+struct ControlListener {
+    task: JoinHandle<()>,
+    stop: watch::Sender<bool>,
 }
 
 impl Edge {
-    /// Starts everything.
-    pub(crate) fn start(config: Config) -> Result<Self, StartError> {
-        // All are bound before anything else happens, so that whoever is refused an address has done nothing yet.
-        let listening = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
-        let control_listening = bind(&config.control.listen)?;
+    /// Starts everything. `read` gives the configuration anew, for reloads.
+    pub(crate) fn start(config: Config, read: Read) -> Result<Self, StartError> {
+        process::begin();
+        if let Some(settings) = &config.tracing {
+            trace::begin(settings).map_err(StartError::Tracing)?;
+        }
+        let met = Predecessor::meet().map_err(|error| StartError::Follow(error.to_string()))?;
+        let (predecessor, inherited) = met.unzip();
+        let sockets = Sockets::open(&config, inherited.unwrap_or_default())?;
+        let upstreams: Vec<_> = config.upstreams.iter().cloned().map(Upstream::new).map(Arc::new).collect();
+        let rules = Arc::new(ArcSwap::from_pointee(Rules::new(&config, &upstreams, None)?));
+        let secret = config.delivery.as_ref().map(secret_of).transpose()?;
+        let access_log = config.access_log.as_ref().map(logs::open).transpose()?;
 
         let background =
             Builder::new_multi_thread().worker_threads(1).thread_name("background").enable_all().build()?;
         let traffic =
             Builder::new_multi_thread().worker_threads(config.threads).thread_name("traffic").enable_all().build()?;
-        let mut signals = {
-            let _within = traffic.enter();
-            Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? }
-        };
-        let (shutdown, told) = watch::channel(false);
-        let (alive, connections) = mpsc::channel(1);
-        let secret = config.delivery.as_ref().map(secret_of).transpose()?;
+        let mut signals = traffic.block_on(async { Signals::catch() })?;
 
-        let upstreams: Vec<_> = config.upstreams.iter().cloned().map(Upstream::new).map(Arc::new).collect();
-        let opened = match open_unless_told(&background, &traffic, &mut signals, config.clone()) {
+        let poster = poster(&config, secret, &upstreams);
+        let opening = open_in_turn(predecessor, &background, config.clone(), poster);
+        let opened = traffic.block_on(async { signals.unless_told(opening).await });
+        let (opened, turn) = match opened.unwrap_or(Err(StartError::Told)) {
             Ok(opened) => opened,
             Err(error) => {
                 // Dropped as it is, the runtime would wait for a log that is still being read.
@@ -176,20 +213,26 @@ impl Edge {
                 return Err(error);
             }
         };
-        let shop = Arc::clone(&opened.shop);
-        let proxy = Proxy::new(&config, Arc::clone(&shop), &upstreams, alive)?;
-        let deliveries = deliveries(&config, secret, &upstreams, &opened);
+        let Opened { shop, keeper, embedded, deliveries } = opened;
+        let limits = Arc::new(Limits::new(&allowed(&config.limits)));
+        let answers = Arc::new(Codes::default());
+        let logs = Logs::new(access_log.clone(), Arc::clone(&shop));
+        let leaving = Arc::new(AtomicBool::new(false));
+        let (errand, errands) = mpsc::channel(ERRANDS_WAITING);
         let control = Control {
             shop: Arc::clone(&shop),
-            upstreams: upstreams.clone(),
+            rules: Arc::clone(&rules),
             deliveries: deliveries.clone(),
-            token: config.control.token.clone(),
+            limits: Arc::clone(&limits),
+            answers: Arc::clone(&answers),
+            logs: logs.clone(),
+            keeper,
+            leaving: Arc::clone(&leaving),
+            errands: errand,
         };
         // Background work begins here; each that has something to end gets a copy of `told`.
-        background.spawn(serve_control(control_listening, control));
-        for upstream in upstreams {
-            background.spawn(check(upstream, told.clone()));
-        }
+        let control = ControlListener::open(&background, sockets.control.try_clone()?, control);
+        let (shutdown, told) = watch::channel(false);
         let (delivers, deliveries_ended) = mpsc::channel(1);
         for delivery in deliveries {
             background.spawn(deliver(delivery, told.clone(), delivers.clone()));
@@ -197,268 +240,256 @@ impl Edge {
         let deliveries_end =
             config.delivery.as_ref().map_or(Duration::ZERO, |delivery| delivery.timeout + BACKGROUND_END);
 
-        let proxy = http_proxy(&Arc::new(conf(&config)), proxy);
-        let front = Front::new(Arc::clone(&shop), proxy, config.client.clone(), told);
-        let listening = {
+        let ids = config.request_id.clone();
+        let entrance = Arc::new(Entrance::new(Arc::clone(&limits), answers, access_log, ids));
+        let service = Service { shop: Arc::clone(&shop), rules: Arc::clone(&rules), entrance, threads: config.threads };
+        let public = {
             let _within = traffic.enter();
-            listening.into_iter().map(tokio::net::TcpListener::from_std).collect::<Result<_, _>>()?
+            Public::open(&service, &sockets.public)?
         };
-        let listeners = traffic.spawn(front.serve(listening));
-        let addresses: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+        let addresses: Vec<_> = config.listen.iter().map(|listener| listener.address.to_string()).collect();
         log::info!("ready: listening on {}; control on {}", addresses.join(", "), config.control.listen);
+        match turn {
+            // The supervisor hears of this process from the one that it follows.
+            Some(turn) => traffic.block_on(turn.ready()),
+            None => tell_supervisor(&[NotifyState::Ready]),
+        }
+        let handle = background.handle().clone();
+        let reloader = Reloader::new(read, config, upstreams, rules, limits, shop, handle, told);
         Ok(Self {
             traffic,
             background,
-            listeners,
             signals,
-            shop,
+            errands,
+            sockets: Some(sockets),
+            service,
+            logs,
+            public,
+            reloader,
+            control,
+            leaving,
+            is_followed: false,
+            embedded,
             shutdown,
-            connections,
             deliveries: deliveries_ended,
             deliveries_end,
         })
     }
 
-    /// Waits for a signal.
+    /// Waits for the end, and meanwhile reloads and upgrades as it is asked to.
     fn until_told(&mut self) -> Result<Told, StartError> {
-        let Self { traffic, signals, listeners, .. } = self;
-        traffic.block_on(async {
-            tokio::select! {
-                _ = signals.terminate.recv() => Ok(Told::Finish),
-                _ = signals.interrupt.recv() => Ok(Told::Abort),
-                _ = listeners => Err(StartError::ListenersEnded),
+        loop {
+            let Self { traffic, signals, errands, public, .. } = self;
+            let event = traffic.block_on(async {
+                tokio::select! {
+                    event = signals.next(errands) => Ok(event),
+                    () = public.ended() => Err(StartError::ListenersEnded),
+                }
+            })?;
+            // Whoever asked may have left; it is done all the same.
+            match event {
+                Event::End(told) => return Ok(told),
+                Event::Reopen => self.logs.reopen(),
+                Event::Errand(Errand::Reload(asked)) => match self.reload() {
+                    Ok(outcome) => drop(asked.map(|asked| asked.send(outcome))),
+                    Err(told) => return Ok(told),
+                },
+                Event::Errand(Errand::Upgrade(asked)) => match self.upgrade() {
+                    Ok(outcome) => {
+                        let is_followed = outcome.is_ok();
+                        drop(asked.map(|asked| asked.send(outcome)));
+                        if is_followed {
+                            return Ok(Told::Finish);
+                        }
+                    }
+                    Err(told) => return Ok(told),
+                },
             }
-        })
+        }
+    }
+
+    /// Works by the configuration as it is now, if that is in order. Told to end meanwhile, it says so instead.
+    fn reload(&mut self) -> Result<Result<Report, String>, Told> {
+        let Self { traffic, signals, reloader, .. } = self;
+        let outcome = traffic.block_on(signals.unless_told(reloader.reload()))?;
+        match &outcome {
+            Ok(report) => log::info!("reloaded: {report}"),
+            Err(errors) => log::error!("not reloaded, everything stays as it was: {errors}"),
+        }
+        Ok(outcome)
+    }
+
+    /// Has another process follow this one: its number, or why it does not. Told to end meanwhile, it says so instead.
+    fn upgrade(&mut self) -> Result<Result<u32, String>, Told> {
+        if std::process::id() == 1 {
+            // Whatever it starts ends with it, and with the container.
+            let why = "an edge that is process 1 of a container cannot be followed: start a new container beside it";
+            log::error!("no upgrade: {why}");
+            return Ok(Err(why.to_owned()));
+        }
+        log::info!("upgrading: another process is to follow this one");
+        let grace = self.grace();
+        let Self { traffic, signals, sockets, public, embedded, leaving, .. } = self;
+        let handing_over = async {
+            let sockets = sockets.as_ref().map(Sockets::all).unwrap_or_default();
+            let mut next = Successor::start(&sockets).map_err(|error| format!("it cannot be started: {error}"))?;
+            next.checked().await?;
+            if let Some(ledger) = embedded {
+                // Whoever connects waits at the socket, which stays open, until the next edge has the ledger.
+                leaving.store(true, Ordering::Relaxed);
+                public.close();
+                if !public.gone(grace).await {
+                    log::warn!("handing over with requests still under way");
+                }
+                ledger.give_away().await.map_err(|error| error.to_string())?;
+            }
+            next.go().await?;
+            let id = next.id();
+            next.let_go();
+            Ok::<_, String>(id)
+        };
+        // Dropped, it ends the other process, so that the ledger is nobody's.
+        let outcome = traffic.block_on(signals.unless_told(handing_over));
+        match &outcome {
+            Ok(Ok(id)) => {
+                log::info!("process {id} is ready and follows this one");
+                self.is_followed = true;
+                tell_supervisor(&[NotifyState::MainPid(*id)]);
+            }
+            Ok(Err(why)) => {
+                log::error!("no upgrade, this process goes on: {why}");
+                self.resume();
+            }
+            Err(_) => self.take_ledger_back(),
+        }
+        outcome
+    }
+
+    /// Goes on after an upgrade that came to nothing.
+    fn resume(&mut self) {
+        self.take_ledger_back();
+        if self.leaving.load(Ordering::Relaxed) {
+            let sockets = self.sockets.as_ref().map_or(&[][..], |sockets| &sockets.public);
+            let _within = self.traffic.enter();
+            match Public::open(&self.service, sockets) {
+                Ok(public) => self.public = public,
+                // The listeners that were closed have ended, which ends the edge.
+                Err(error) => log::error!("the public listeners cannot be opened again: {error}"),
+            }
+            self.leaving.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn take_ledger_back(&self) {
+        if let Some(ledger) = &self.embedded
+            && let Err(error) = self.traffic.block_on(ledger.take_back())
+        {
+            log::error!("the ledger cannot be opened again yet: {error}");
+        }
+    }
+
+    fn grace(&self) -> Duration {
+        self.reloader.config().shutdown_grace
+    }
+
+    /// Says that it is not ready, and goes on as usual for as long as others need to hear it. Another signal makes that
+    /// shorter: it says how to end then.
+    fn leave(&mut self) -> Told {
+        if self.is_followed {
+            // The one that follows is asked now, and says that it is ready.
+            return Told::Finish;
+        }
+        self.leaving.store(true, Ordering::Relaxed);
+        tell_supervisor(&[NotifyState::Stopping]);
+        let delay = self.reloader.config().shutdown_delay;
+        if delay.is_zero() {
+            return Told::Finish;
+        }
+        log::info!("not ready any more; stopping in {delay:?}");
+        self.traffic.block_on(async { self.signals.unless_told(sleep(delay)).await }).err().unwrap_or(Told::Finish)
     }
 
     /// Stops accepting, and waits until all connections are gone or `grace` is over, and the deliveries have ended the POST
     /// under way; not after SIGINT.
     pub(crate) fn finish(&mut self, grace: Duration) {
         log::info!("stopping: waiting up to {grace:?} for requests under way");
+        self.leaving.store(true, Ordering::Relaxed);
+        if self.is_followed {
+            // Its sockets are another's now; whoever asks there is answered by that one.
+            self.control.close(&self.traffic);
+        }
+        self.public.close();
+        self.sockets = None;
         // Nobody listening any more is as good.
         let _ = self.shutdown.send(true);
-        let Self { traffic, signals, connections, deliveries, deliveries_end, .. } = self;
-        let gone =
-            async { tokio::join!(timeout(grace, connections.recv()), timeout(*deliveries_end, deliveries.recv())) };
+        let Self { traffic, signals, public, deliveries, deliveries_end, .. } = self;
+        let gone = async { tokio::join!(public.gone(grace), timeout(*deliveries_end, deliveries.recv())) };
         traffic.block_on(async {
             tokio::select! {
-                (connections, _deliveries) = gone => match connections {
-                    Ok(_) => log::info!("stopped"),
-                    Err(_) => log::warn!("stopped with requests still under way"),
+                (are_gone, _deliveries) = gone => match are_gone {
+                    true => log::info!("stopped"),
+                    false => log::warn!("stopped with requests still under way"),
                 },
                 _ = signals.interrupt.recv() => log::info!("stopped at once"),
             }
         });
+        self.control.close(&self.traffic);
     }
 
     /// Cuts what is left.
     pub(crate) fn end(self) {
         let _ = self.shutdown.send(true);
         self.traffic.shutdown_background();
-        self.shop.sales().iter().for_each(|sale| sale.flush_stat_log(BACKGROUND_END));
+        trace::end(BACKGROUND_END);
+        self.logs.flush(BACKGROUND_END);
         self.background.shutdown_timeout(BACKGROUND_END);
     }
 }
 
-/// Opens the ledger and every sale. A long log takes its time, and whoever asks the edge to stop need not wait for it.
-fn open_unless_told(
+/// Opens the ledger and every sale, when it is this edge's turn.
+async fn open_in_turn(
+    predecessor: Option<Predecessor>,
     background: &Runtime,
-    traffic: &Runtime,
-    signals: &mut Signals,
     config: Config,
-) -> Result<Opened, StartError> {
-    let opened = background.spawn(async move { open_shop(&config).await });
-    traffic.block_on(async {
-        tokio::select! {
-            opened = opened => opened.map_err(io::Error::other)?,
-            _ = signals.terminate.recv() => Err(StartError::Told),
-            _ = signals.interrupt.recv() => Err(StartError::Told),
-        }
-    })
-}
-
-/// The sales, and the outboxes of their ledger; a proxy that sells nothing has none.
-struct Opened {
-    shop: Arc<Shop>,
-    outbox: Option<Arc<dyn Outbox>>,
-}
-
-/// Opens the ledger and every sale, and sets their work going on the present runtime.
-async fn open_shop(config: &Config) -> Result<Opened, StartError> {
-    if config.sales.is_empty() {
-        return Ok(Opened { shop: Arc::new(Shop::new(Vec::new())), outbox: None });
-    }
-    let (ledger, outbox): (Arc<dyn Ledger>, Arc<dyn Outbox>) = match &config.ledger.store {
-        Store::Embedded { path } => {
-            let ledger = Arc::new(EmbeddedLedger::open(path, now_ms)?);
-            (ledger.clone(), ledger)
-        }
-        Store::Redis { url, connect_timeout, response_timeout } => {
-            let ledger = Arc::new(RedisLedger::connect(url, *connect_timeout, *response_timeout).await?);
-            (ledger.clone(), ledger)
-        }
+    poster: Option<Arc<Poster>>,
+) -> Result<(Opened, Option<Turn>), StartError> {
+    let turn = match predecessor {
+        Some(predecessor) => Some(predecessor.turn().await?),
+        None => None,
     };
-    let shared = Arc::new(Shared { ledger, sync_now: Notify::new(), synced: Notify::new() });
-    let mut sales = Vec::with_capacity(config.sales.len());
-    for settings in &config.sales {
-        let id = settings.id.clone();
-        let stat_log = match &settings.stat_log {
-            Some(path) => Some(StatLog::open(path).map_err(|source| StartError::StatLog {
-                sale: id.clone(),
-                path: path.clone(),
-                source,
-            })?),
-            None => None,
-        };
-        let (sale, queue) = Sale::new(settings.clone(), Arc::clone(&shared), stat_log);
-        sale.open(settings.total).await.map_err(|source| StartError::Sale { sale: id.clone(), source })?;
-        if sale.is_missing() {
-            log::warn!("sale {id}: the ledger has no {}, and no total is configured to make it", settings.key);
+    let opened = background.spawn(async move { open_shop(&config, poster).await });
+    Ok((opened.await.map_err(io::Error::other)??, turn))
+}
+
+impl ControlListener {
+    fn open(background: &Runtime, socket: TcpListener, control: Control) -> Self {
+        let (stop, mut told) = watch::channel(false);
+        let task = background.spawn(async move {
+            let stopped = async move { drop(told.wait_for(|stop| *stop).await) };
+            let ended = match tokio::net::TcpListener::from_std(socket) {
+                Ok(socket) => axum::serve(socket, control::router(control)).with_graceful_shutdown(stopped).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = ended {
+                log::error!("the control listener ended: {error}");
+            }
+        });
+        Self { task, stop }
+    }
+
+    /// Accepts nothing more, and gives what is under way a little time.
+    fn close(&mut self, runtime: &Runtime) {
+        let _ = self.stop.send(true);
+        if !self.task.is_finished() {
+            // What takes longer is cut with the rest.
+            let _ = runtime.block_on(async { timeout(BACKGROUND_END, &mut self.task).await });
         }
-        tokio::spawn(essential(format!("sale {id}: its batches"), batch::run(Arc::clone(&sale), queue)));
-        sales.push(sale);
-    }
-    sync::catch_up(&sales, &shared).await?;
-    tokio::spawn(essential("the sync".to_owned(), sync::run(sales.clone(), shared, config.ledger.sync)));
-    Ok(Opened { shop: Arc::new(Shop::new(sales)), outbox: Some(outbox) })
-}
-
-fn secret_of(delivery: &config::Delivery) -> Result<Secret, StartError> {
-    let path = &delivery.secret_file;
-    Secret::read_or_make(path).map_err(|source| StartError::Secret { path: path.clone(), source })
-}
-
-/// One for each sale, if there is an order service.
-fn deliveries(
-    config: &Config,
-    secret: Option<Secret>,
-    upstreams: &[Arc<Upstream>],
-    opened: &Opened,
-) -> Vec<Arc<Delivery>> {
-    let (Some(settings), Some(secret), Some(outbox)) = (&config.delivery, secret, &opened.outbox) else {
-        return Vec::new();
-    };
-    let upstream = Arc::clone(&upstreams[settings.upstream]);
-    let poster = Arc::new(Poster::new(upstream, settings.path.clone(), secret, settings.timeout, now_ms));
-    let edge: Arc<str> = edge_name().into();
-    let delivery = |sale: &Arc<Sale>| {
-        Arc::new(Delivery::new(Arc::clone(sale), Arc::clone(outbox), Arc::clone(&poster), Arc::clone(&edge)))
-    };
-    opened.shop.sales().iter().map(delivery).collect()
-}
-
-/// A name that no other edge has, and that tells operators which one it is: the machine's, the process's, and chance.
-fn edge_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host: String = host.chars().filter(|c| c.is_ascii_graphic()).take(64).collect();
-    format!("{host}:{}:{:08x}", std::process::id(), rand::random::<u32>())
-}
-
-/// Delivers until told to stop. `_alive` ends with it.
-async fn deliver(delivery: Arc<Delivery>, told: watch::Receiver<bool>, _alive: mpsc::Sender<Infallible>) {
-    delivery.run(told).await;
-}
-
-/// The wall clock, for the embedded ledger. Times before 1970 are taken for 1970.
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A task without which the edge would go on answering and know nothing any more. Should it ever panic, the process ends,
-/// as it may at any instant: whatever was answered is in the ledger, and whoever starts it again has an edge that works.
-async fn essential(name: String, task: impl Future<Output = ()> + Send + 'static) {
-    if let Err(end) = tokio::spawn(task).await
-        && end.is_panic()
-    {
-        log::error!("{name} panicked, and the edge ends: {end}");
-        std::process::exit(1);
     }
 }
 
-async fn serve_control(listener: TcpListener, control: Control) {
-    let ended = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => axum::serve(listener, control::router(control)).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = ended {
-        log::error!("the control listener ended: {error}");
-    }
-}
-
-async fn check(upstream: Arc<Upstream>, told: watch::Receiver<bool>) {
-    let name = upstream.settings().name.clone();
-    if let Err(error) = upstream.run_checks(told).await {
-        log::error!("upstream {name}: no health checks: {error}");
-    }
-}
-
-/// What Pingora's parts are told. The rest of its settings concern its `Server`, which is not used.
-fn conf(config: &Config) -> ServerConf {
-    ServerConf {
-        threads: config.threads,
-        upstream_keepalive_pool_size: IDLE_CONNECTIONS,
-        // Only a guard: how often a request is tried is decided by the proxy.
-        max_retries: 2 * MAX_TRIES,
-        ..ServerConf::default()
-    }
-}
-
-/// A socket that listens. `[::]` takes IPv6 alone, as Nginx's `ipv6only=on`, so that it may stand beside 0.0.0.0.
-fn bind(address: &SocketAddr) -> Result<TcpListener, StartError> {
-    let bound = || {
-        let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        // What is accepted inherits it: an answer goes out whole, so there is nothing to wait for.
-        socket.set_tcp_nodelay(true)?;
-        socket.bind(&(*address).into())?;
-        socket.listen(BACKLOG)?;
-        socket.set_nonblocking(true)?;
-        Ok(socket.into())
-    };
-    bound().map_err(|source| StartError::Bind { address: *address, source })
-}
-
-/// Says what is wrong and what can be done about it.
-fn bind_trouble(address: SocketAddr, error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied if address.port() < 1024 => {
-            let program = std::env::current_exe().map_or_else(|_| "PATH".to_owned(), |path| path.display().to_string());
-            format!(
-                "permission denied; an ordinary user may not bind ports below 1024: \
-                 sudo setcap 'cap_net_bind_service=+ep' {program}, or choose another port"
-            )
-        }
-        io::ErrorKind::AddrInUse => "the address is already in use".to_owned(),
-        _ => error.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn trouble_with_a_port_says_what_to_do() {
-        let trouble = |port, kind: io::ErrorKind| {
-            StartError::Bind { address: ([0, 0, 0, 0], port).into(), source: kind.into() }.to_string()
-        };
-        let text = trouble(80, io::ErrorKind::PermissionDenied);
-        assert!(text.starts_with("listen 0.0.0.0:80: permission denied; an ordinary user may not bind"), "{text}");
-        assert!(text.contains("sudo setcap 'cap_net_bind_service=+ep' /"), "{text}");
-        let text = trouble(8080, io::ErrorKind::AddrInUse);
-        assert_eq!(text, "listen 0.0.0.0:8080: the address is already in use");
-    }
-
-    #[test]
-    fn a_port_in_use_is_told() {
-        let taken = bind(&([127, 0, 0, 1], 0).into()).expect("a free port");
-        let address = taken.local_addr().expect("its address");
-        assert!(matches!(bind(&address), Err(StartError::Bind { .. })));
-        drop(taken);
-        assert!(bind(&address).is_ok());
+/// Tells systemd, if it is the supervisor and wants to know (`Type=notify`).
+fn tell_supervisor(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        log::warn!("the supervisor cannot be told: {error}");
     }
 }

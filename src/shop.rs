@@ -9,10 +9,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Meaning};
+use crate::client::Client;
 use crate::ledger::{LedgerError, OrderId};
 use crate::sale::request::{self, Dialect, Head};
 use crate::sale::{Sale, reply};
+use crate::telemetry::SaleMetrics;
+use crate::trace;
 
 /// Where the orders and the counters of all sales stand.
 const SALES: &str = "/sales/";
@@ -21,8 +24,8 @@ const ORDERS: &str = "/orders/";
 /// The sales of an edge.
 pub struct Shop {
     sales: Vec<Arc<Sale>>,
-    /// By the exact path of a purchase.
-    by_path: HashMap<String, usize>,
+    /// The exact paths of purchases, in order. Every request looks for its own here, and few comparisons cost less than a hash.
+    by_path: Vec<(String, usize)>,
     by_id: HashMap<String, usize>,
 }
 
@@ -41,10 +44,11 @@ impl Shop {
     /// A shop of these sales; their ids and paths differ.
     #[must_use]
     pub fn new(sales: Vec<Arc<Sale>>) -> Self {
-        let by = |name: fn(&Sale) -> &str| {
-            sales.iter().enumerate().map(|(index, sale)| (name(sale).to_owned(), index)).collect()
-        };
-        Self { by_path: by(|sale| &sale.settings().path), by_id: by(Sale::id), sales }
+        let all = || sales.iter().enumerate();
+        let path = |sale: &Arc<Sale>| sale.rules().settings.path.clone();
+        let mut by_path: Vec<_> = all().map(|(index, sale)| (path(sale), index)).collect();
+        by_path.sort_unstable();
+        Self { by_path, by_id: all().map(|(index, sale)| (sale.id().to_owned(), index)).collect(), sales }
     }
 
     /// Every sale, in the order of the configuration.
@@ -62,8 +66,8 @@ impl Shop {
     /// Whose path this is; `None` if it is not ours.
     #[must_use]
     pub fn find<'a>(&'a self, path: &'a str) -> Option<Place<'a>> {
-        if let Some(index) = self.by_path.get(path) {
-            return Some(Place::Purchase(&self.sales[*index]));
+        if let Ok(at) = self.by_path.binary_search_by(|(own, _)| own.as_str().cmp(path)) {
+            return Some(Place::Purchase(&self.sales[self.by_path[at].1]));
         }
         let rest = path.strip_prefix(SALES)?;
         match rest.split_once('/') {
@@ -76,16 +80,36 @@ impl Shop {
     }
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
+    /// Whose place it is.
+    #[must_use]
+    pub fn sale(self) -> &'a Arc<Sale> {
+        match self {
+            Self::Purchase(sale) | Self::Display(sale) | Self::Order(sale, _) => sale,
+        }
+    }
+
     /// Whether the body of a request means anything here.
     #[must_use]
     pub fn takes_body(&self, method: &str) -> bool {
         matches!(self, Self::Purchase(_)) && method == "POST"
     }
 
-    /// Answers a request. `body` is at most one byte longer than [`request::BODY_MAX`], and empty where none is taken.
-    pub async fn answer(self, head: &dyn Head, body: &[u8]) -> Cow<'static, Answer> {
-        match self.begin(head, body) {
+    /// Counts a purchase that is refused before its sale sees it, and gives the words in which a request with this method is
+    /// refused here.
+    #[must_use]
+    pub fn turn_away(self, method: &str, count: impl Fn(&SaleMetrics)) -> Dialect {
+        let Self::Purchase(sale) = self else { return Dialect::Rest };
+        let dialect = request::dialect(method, &sale.rules().settings);
+        if dialect.is_ok() {
+            count(sale.metrics());
+        }
+        dialect.unwrap_or(Dialect::Rest)
+    }
+
+    /// Answers a request of `client`. `body` is at most one byte longer than [`request::BODY_MAX`], and empty where none is taken.
+    pub async fn answer(self, client: Client, head: &dyn Head, body: &[u8]) -> Cow<'static, Answer> {
+        match self.begin(client, head, body) {
             Begun::Answered(answer) => answer,
             Begun::Waits(answer) => answer.await,
         }
@@ -93,9 +117,9 @@ impl Place<'_> {
 
     /// Answers a request from memory, or sets its answer going; `body` as in [`Place::answer`].
     #[must_use]
-    pub fn begin(self, head: &dyn Head, body: &[u8]) -> Begun {
+    pub fn begin(self, client: Client, head: &dyn Head, body: &[u8]) -> Begun {
         match self {
-            Self::Purchase(sale) => buy(sale, head, body),
+            Self::Purchase(sale) => buy(sale, client, head, body),
             _ if !matches!(head.method(), "GET" | "HEAD") => {
                 let mut answer = Answer::problem(
                     405,
@@ -133,20 +157,27 @@ impl From<Answer> for Begun {
     }
 }
 
-fn buy(sale: &Arc<Sale>, head: &dyn Head, body: &[u8]) -> Begun {
-    let settings = sale.settings();
+fn buy(sale: &Arc<Sale>, client: Client, head: &dyn Head, body: &[u8]) -> Begun {
+    // Read once: a purchase that begins with these ends with them.
+    let rules = sale.rules();
+    let settings = &rules.settings;
     let dialect = match request::dialect(head.method(), settings) {
         Ok(dialect) => dialect,
         Err(rejection) => return reply::rejection(Dialect::Rest, &rejection, settings.seed_dialect).into(),
     };
-    let ask = match request::read(head, body, settings).and_then(|ask| sale.must_know_buyer(ask)) {
+    let read = request::read(head, body, settings, client.by_proxy);
+    let mut ask = match read.and_then(|ask| sale.must_know_buyer(&rules, ask)) {
         Ok(ask) => ask,
         Err(rejection) => {
             sale.metrics().bad_request();
-            return reply::rejection(dialect, &rejection, settings.seed_dialect).into();
+            let answer = reply::rejection(dialect, &rejection, settings.seed_dialect);
+            return answer.meaning(Meaning::Ended("bad_request", None)).into();
         }
     };
-    match sale.enter(&ask) {
+    if client.by_proxy {
+        ask.parent = trace::parent(head);
+    }
+    match sale.enter(&rules, &ask) {
         Err(outcome) => Begun::Answered(reply::answer(dialect, sale, &outcome)),
         Ok(queued) => {
             let sale = Arc::clone(sale);
@@ -159,6 +190,7 @@ fn display(sale: &Sale) -> Answer {
     match reply::sale_document(sale) {
         Some(document) => Answer::json(200, &document),
         None if sale.is_missing() => reply::fault(&LedgerError::Missing),
+        None if sale.fence().is_some() => reply::fault(&LedgerError::Fenced(String::new())),
         None => reply::fault(&LedgerError::Unavailable(String::new())),
     }
 }

@@ -1,16 +1,19 @@
-//! Every metric, declared once, in the Prometheus text format.
+//! What is counted, on memory that no two threads share, and how Prometheus reads it.
 
-use std::fmt::Write;
-use std::sync::Arc;
+mod exposition;
+mod histogram;
+pub mod process;
+mod traffic;
+
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::delivery::{Delivery, DeliveryMetrics, Gauges};
-use crate::ledger::View;
 use crate::sale::{Outcome, Refusal};
-use crate::upstream::Upstream;
+pub use exposition::Exposition;
+pub use histogram::{Buckets, Sizes, Waits};
+pub use traffic::Codes;
 
 /// Threads beyond this number share stripes.
-const STRIPES: usize = 16;
+pub(crate) const STRIPES: usize = 16;
 
 /// One stripe; a cache line of its own (two, since processors fetch lines in pairs), so that threads do not meet.
 #[derive(Debug, Default)]
@@ -29,12 +32,16 @@ thread_local! {
     static STRIPE: usize = NEXT_STRIPE.fetch_add(1, Ordering::Relaxed) % STRIPES;
 }
 
+/// The present thread's.
+pub(crate) fn stripe() -> usize {
+    // A thread that is ending has none of its own any more.
+    STRIPE.try_with(|stripe| *stripe).unwrap_or(0)
+}
+
 impl Counter {
     /// Adds.
     pub fn add(&self, count: u64) {
-        // A thread that is ending has no stripe of its own any more.
-        let stripe = STRIPE.try_with(|stripe| *stripe).unwrap_or(0);
-        self.stripes[stripe].0.fetch_add(count, Ordering::Relaxed);
+        self.stripes[stripe()].0.fetch_add(count, Ordering::Relaxed);
     }
 
     /// The sum; adds that go on meanwhile may or may not be in it.
@@ -45,7 +52,7 @@ impl Counter {
 }
 
 /// The label values of `spikegate_purchases_total`, in the order of [`outcome_index`].
-const OUTCOMES: [&str; 15] = [
+const OUTCOMES: [&str; 21] = [
     "ordered",
     "repeated",
     "sold_out",
@@ -61,9 +68,18 @@ const OUTCOMES: [&str; 15] = [
     "unavailable",
     "missing",
     "unpaid_limit",
+    "lost_data",
+    "unauthorized",
+    "not_admitted",
+    "limited",
+    "denied",
+    "left",
 ];
 
 const BAD_REQUEST: usize = 8;
+const LIMITED: usize = 18;
+const DENIED: usize = 19;
+const LEFT: usize = 20;
 
 fn outcome_index(outcome: &Outcome) -> usize {
     match outcome {
@@ -81,6 +97,10 @@ fn outcome_index(outcome: &Outcome) -> usize {
             Refusal::Unavailable => 12,
             Refusal::Missing => 13,
             Refusal::UnpaidLimit { .. } => 14,
+            Refusal::LostData => 15,
+            Refusal::TokenMissing | Refusal::TokenInvalid(_) | Refusal::BuyerUnknown => 16,
+            Refusal::NotAdmitted(_) => 17,
+            Refusal::TooOften => LIMITED,
         },
         Outcome::Unknown { .. } => 11,
     }
@@ -92,6 +112,8 @@ pub struct SaleMetrics {
     outcomes: [Counter; OUTCOMES.len()],
     /// Refused from memory.
     pub refused_at_gate: Counter,
+    /// Tokens of which somebody wanted to have the signature checked.
+    pub tokens_checked: Counter,
     /// Batches brought to the ledger.
     pub batches: Counter,
     /// Purchases in them; a batch that is asked again is not counted again.
@@ -100,9 +122,30 @@ pub struct SaleMetrics {
     pub retries: Counter,
     /// Orders that this edge released because they were not paid in time.
     pub expired: Counter,
+    /// How many purchases a batch had.
+    pub batch_size: Sizes,
+    /// How long the ledger took for a batch each time that it was asked, whether it answered or not.
+    pub ledger: Waits,
+    /// How long purchases that were put into the queue waited for their outcome.
+    pub waits: Waits,
+}
+
+/// What is counted of a group of backends.
+#[derive(Debug, Default)]
+pub struct GroupMetrics {
+    /// Requests by what their clients were answered.
+    pub codes: Codes,
+    /// How long they took, from their head to the end of the answer; not those that became a tunnel.
+    pub waits: Waits,
 }
 
 impl SaleMetrics {
+    /// The label value of an outcome.
+    #[must_use]
+    pub fn label(outcome: &Outcome) -> &'static str {
+        OUTCOMES[outcome_index(outcome)]
+    }
+
     /// Counts how a purchase ended.
     pub fn outcome(&self, outcome: &Outcome) {
         self.outcomes[outcome_index(outcome)].add(1);
@@ -112,131 +155,20 @@ impl SaleMetrics {
     pub fn bad_request(&self) {
         self.outcomes[BAD_REQUEST].add(1);
     }
-}
 
-/// The text that Prometheus reads.
-#[derive(Debug, Default)]
-pub struct Exposition {
-    text: String,
-}
-
-impl Exposition {
-    /// Begins a metric. `kind` is `counter` or `gauge`.
-    pub fn metric(&mut self, name: &str, kind: &str, help: &str) {
-        // Writing to a String cannot fail.
-        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    /// Counts a purchase that was refused because its address asks too often.
+    pub fn limited(&self) {
+        self.outcomes[LIMITED].add(1);
     }
 
-    /// Adds a value to the metric that was begun last.
-    pub fn value(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
-        self.text.push_str(name);
-        for (at, (label, text)) in labels.iter().enumerate() {
-            let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = write!(self.text, "{}{label}=\"{text}\"", if at == 0 { '{' } else { ',' });
-        }
-        let _ = writeln!(self.text, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    /// Counts a purchase that was refused because its address may not ask.
+    pub fn denied(&self) {
+        self.outcomes[DENIED].add(1);
     }
 
-    /// The metrics of all sales, by their ids.
-    pub fn sales<'a>(&mut self, sales: &[(&'a str, &'a SaleMetrics)]) {
-        let name = "spikegate_purchases_total";
-        self.metric(name, "counter", "Purchases by how they ended.");
-        for (sale, metrics) in sales {
-            for (outcome, counter) in OUTCOMES.iter().zip(&metrics.outcomes) {
-                self.value(name, &[("sale", sale), ("outcome", outcome)], counter.get());
-            }
-        }
-        type Column = (&'static str, &'static str, fn(&SaleMetrics) -> &Counter);
-        let columns: [Column; 5] = [
-            ("spikegate_gate_refused_total", "Purchases refused from memory.", |m| &m.refused_at_gate),
-            ("spikegate_ledger_batches_total", "Batches brought to the ledger.", |m| &m.batches),
-            ("spikegate_ledger_attempts_total", "Purchases in these batches.", |m| &m.attempts),
-            ("spikegate_ledger_retries_total", "Batches asked again, their outcome being unknown.", |m| &m.retries),
-            ("spikegate_orders_expired_total", "Orders that this edge released, unpaid in time.", |m| &m.expired),
-        ];
-        for (name, help, counter) in columns {
-            self.metric(name, "counter", help);
-            for (sale, metrics) in sales {
-                self.value(name, &[("sale", sale)], counter(metrics).get());
-            }
-        }
-    }
-
-    /// What the gates know of the stock, by the sales' ids.
-    pub fn stock(&mut self, views: &[(&str, View)]) {
-        type Column = (&'static str, &'static str, fn(&View) -> u64);
-        let columns: [Column; 4] = [
-            ("spikegate_tickets_total", "All tickets of a sale.", |view| view.total),
-            ("spikegate_tickets_available", "Tickets that can be sold.", View::available),
-            ("spikegate_tickets_sold", "Tickets held or paid.", |view| view.sold),
-            ("spikegate_tickets_paid", "Tickets paid.", |view| view.paid),
-        ];
-        for (name, help, value) in columns {
-            self.metric(name, "gauge", help);
-            for (sale, view) in views {
-                self.value(name, &[("sale", sale)], value(view));
-            }
-        }
-    }
-
-    /// How the sales' logs reach the order service.
-    pub fn deliveries(&mut self, deliveries: &[Arc<Delivery>]) {
-        let name = "spikegate_delivery_posts_total";
-        self.metric(name, "counter", "POSTs to the order service by how they ended.");
-        for delivery in deliveries {
-            let DeliveryMetrics { kept, refused, failed, .. } = delivery.metrics();
-            for (outcome, counter) in [("kept", kept), ("refused", refused), ("failed", failed)] {
-                self.value(name, &[("sale", delivery.sale_id()), ("outcome", outcome)], counter.get());
-            }
-        }
-        let name = "spikegate_delivery_events_total";
-        self.metric(name, "counter", "Events that the order service keeps, delivered by this edge.");
-        for delivery in deliveries {
-            self.value(name, &[("sale", delivery.sale_id())], delivery.metrics().events.get());
-        }
-        type Column = (&'static str, &'static str, fn(&Gauges) -> u64);
-        let columns: [Column; 3] = [
-            ("spikegate_delivery_lag_entries", "Entries of the log not delivered yet.", |g| g.lag_entries),
-            ("spikegate_delivery_oldest_seconds", "Age of the first of them.", |g| g.oldest_s),
-            ("spikegate_delivery_set_aside", "Events that the order service refuses.", |g| g.set_aside),
-        ];
-        let gauges: Vec<_> = deliveries.iter().map(|delivery| (delivery.sale_id(), delivery.gauges())).collect();
-        for (name, help, value) in columns {
-            self.metric(name, "gauge", help);
-            for (sale, gauges) in &gauges {
-                self.value(name, &[("sale", sale)], value(gauges));
-            }
-        }
-    }
-
-    /// What the backends were asked, and whether they are up.
-    pub fn upstreams(&mut self, upstreams: &[Arc<Upstream>]) {
-        type Column = (&'static str, &'static str, &'static str, fn(&Upstream, usize) -> u64);
-        let columns: [Column; 3] = [
-            ("spikegate_upstream_requests_total", "counter", "Requests sent to a backend, or tried to.", |u, b| {
-                u.counts(b).sent
-            }),
-            ("spikegate_upstream_failures_total", "counter", "Requests that failed at a backend.", |u, b| {
-                u.counts(b).failed
-            }),
-            ("spikegate_upstream_up", "gauge", "Whether a backend is chosen.", |u, b| u64::from(u.is_up(b))),
-        ];
-        for (name, kind, help, value) in columns {
-            self.metric(name, kind, help);
-            for upstream in upstreams {
-                for backend in 0..upstream.settings().servers.len() {
-                    let server = upstream.address(backend).to_string();
-                    let labels = [("upstream", upstream.settings().name.as_str()), ("server", server.as_str())];
-                    self.value(name, &labels, value(upstream, backend));
-                }
-            }
-        }
-    }
-
-    /// All of it.
-    #[must_use]
-    pub fn finish(self) -> String {
-        self.text
+    /// Counts a purchase whose client left before the ledger was asked.
+    pub fn left(&self) {
+        self.outcomes[LEFT].add(1);
     }
 }
 
@@ -253,14 +185,5 @@ mod tests {
             }
         });
         assert_eq!(counter.get(), 40_000);
-    }
-
-    #[test]
-    fn labels_are_escaped() {
-        let mut text = Exposition::default();
-        text.metric("m", "counter", "Help.");
-        text.value("m", &[("a", "x\"y\\z"), ("b", "")], 3);
-        text.value("m", &[], 4);
-        assert_eq!(text.finish(), "# HELP m Help.\n# TYPE m counter\nm{a=\"x\\\"y\\\\z\",b=\"\"} 3\nm 4\n");
     }
 }

@@ -1,279 +1,410 @@
 //! Groups of backends: which one gets a request, and which ones are left alone.
 //!
-//! A pick reads one immutable [`Table`] of the backends that are usable and adds one to its counter; there is no lock
-//! in its way. Only when a backend comes or goes is a lock taken and a new table made.
+//! A pick reads what is so [`Now`], which never changes, and counts at the backend; there is no lock in its way. Only
+//! when a backend comes, goes or changes is a lock taken and a new [`Now`] made. What a backend has met is kept for as
+//! long as the group has its address, whatever else is replaced.
 
+mod backend;
 mod check;
 mod health;
-mod ip_hash;
+mod names;
+mod rendezvous;
+mod slow_start;
 mod smooth;
+mod tier;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
+use rand::Rng;
+use tokio::sync::{Notify, watch};
 
-use crate::config::{self, Balance};
+use crate::config::{self, Balance, HashKey};
+use crate::telemetry::{Buckets, GroupMetrics};
+use backend::Backend;
+pub use backend::{Counts, Pick};
 use health::Health;
-use smooth::{Table, Weighted};
+pub use rendezvous::hash;
+use slow_start::SlowStart;
+use tier::{Asked, Member, Tier, Unpicked, Usable};
 
 /// A group of backends at work.
 pub struct Upstream {
-    settings: config::Upstream,
-    backends: Box<[Backend]>,
-    /// The backends that requests go to now.
-    table: ArcSwap<Table>,
-    /// One for each backend. Held while a new table is made, so that tables follow each other in order.
-    health: Mutex<Vec<Health>>,
-    /// How many backends rest; the clock is read for a pick only if it is not 0.
-    resting: AtomicUsize,
+    now: ArcSwap<Now>,
+    /// Held while [`Now`] is replaced, so that one follows the other in order.
+    state: Mutex<State>,
+    /// Tells that backends or settings are others.
+    replaced: watch::Sender<()>,
+    /// Tells that a backend has come back whose weight is to grow.
+    warming: Notify,
     epoch: Instant,
+    metrics: GroupMetrics,
 }
 
-/// One backend; apart from the others in memory, since each request to it counts here.
-#[repr(align(128))]
-struct Backend {
-    address: SocketAddr,
-    weight: u32,
-    key: u64,
-    fail_timeout: Duration,
-    /// When a resting backend may be tried, in milliseconds of the group's clock; [`NEVER`] if it does not rest.
-    trial_at_ms: AtomicU64,
-    sent: AtomicU64,
-    failed: AtomicU64,
+/// A group as it is at one time.
+struct Now {
+    settings: Arc<config::Upstream>,
+    /// In the order of the file.
+    members: Arc<[Arc<Member>]>,
+    /// The backends that requests go to: backups last.
+    tiers: [Arc<Tier>; 2],
+    /// How many backends rest; the clock is read for a pick only if it is not 0.
+    resting: usize,
 }
 
-const NEVER: u64 = u64::MAX;
+/// What only changes under a lock.
+struct State {
+    /// One for each member.
+    standings: Vec<Standing>,
+    next_id: usize,
+}
 
-/// The backend that a request goes to.
+/// How a member stands.
+struct Standing {
+    health: Health,
+    /// While its weight grows.
+    slow_start: Option<SlowStart>,
+}
+
+/// What a group was told, as it is at one time.
+pub struct Settings(Guard<Arc<Now>>);
+
+impl Deref for Settings {
+    type Target = config::Upstream;
+
+    fn deref(&self) -> &config::Upstream {
+        &self.0.settings
+    }
+}
+
+/// One backend, for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pick {
-    /// Index into the group's servers.
-    pub backend: usize,
-    /// Whether it rests and this request tries it: if it answers, [`Upstream::succeeded`] is to be told.
-    pub trial: bool,
+pub struct Status {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Whether it may get requests: it neither rests, nor is it out, nor is it set to `down`.
+    pub is_up: bool,
+    /// What it has had to do.
+    pub counts: Counts,
+    /// How long it took to begin its answers, in microseconds.
+    pub answers: Buckets,
 }
 
-/// What a backend has had to do since the start.
+/// Why a request gets no backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
-    /// Requests that were given to it, those that failed included.
-    pub sent: u64,
-    /// Requests that failed by its fault: no connection, no answer in time, a broken answer.
-    pub failed: u64,
+pub enum NoPick {
+    /// None is up, or none is left where it was not tried.
+    Nobody,
+    /// Some could be asked, but have as many requests as they may have.
+    Full,
 }
 
 impl Upstream {
     /// All backends are believed to be well at first.
     pub fn new(settings: config::Upstream) -> Self {
-        let backends: Box<[Backend]> = settings.servers.iter().map(Backend::new).collect();
-        // As in Nginx, nothing is gained by leaving the only backend alone.
-        let alone = backends.len() == 1;
-        let health = settings
-            .servers
-            .iter()
-            .map(|server| Health::new(if alone { 0 } else { server.max_fails }, server.fail_timeout))
-            .collect();
-        let upstream = Self {
-            table: ArcSwap::from_pointee(Table::new(&[])),
-            health: Mutex::new(health),
-            resting: AtomicUsize::new(0),
-            epoch: Instant::now(),
-            settings,
-            backends,
+        let nobody = Now {
+            settings: Arc::new(config::Upstream { servers: Vec::new(), ..settings.clone() }),
+            members: Arc::new([]),
+            tiers: [Arc::new(Tier::empty()), Arc::new(Tier::empty())],
+            resting: 0,
         };
-        upstream.choose_among_usable(&upstream.health());
+        let upstream = Self {
+            now: ArcSwap::from_pointee(nobody),
+            state: Mutex::new(State { standings: Vec::new(), next_id: 0 }),
+            replaced: watch::Sender::new(()),
+            warming: Notify::new(),
+            epoch: Instant::now(),
+            metrics: GroupMetrics::default(),
+        };
+        upstream.replace(settings);
         upstream
     }
 
-    /// What the group was told.
-    pub fn settings(&self) -> &config::Upstream {
-        &self.settings
+    /// From now on these are the settings. A backend whose address stays keeps its health, its counts and the requests that
+    /// are under way there; one that comes is believed to be well, and starts slowly if it is to; one that goes gets no
+    /// more requests, and those that it has are finished.
+    pub fn replace(&self, settings: config::Upstream) {
+        self.replace_at(settings, self.now_ms());
     }
 
-    /// Where a backend is.
-    pub fn address(&self, backend: usize) -> SocketAddr {
-        self.backends[backend].address
+    fn replace_at(&self, settings: config::Upstream, now_ms: u64) {
+        let mut state = self.state();
+        self.replace_all(&mut state, settings, now_ms);
     }
 
-    /// What a backend has had to do.
-    pub fn counts(&self, backend: usize) -> Counts {
-        let backend = &self.backends[backend];
-        Counts { sent: backend.sent.load(Ordering::Relaxed), failed: backend.failed.load(Ordering::Relaxed) }
-    }
-
-    /// Whether a backend gets requests: it neither rests nor is out.
-    pub fn is_up(&self, backend: usize) -> bool {
-        let health = &self.health()[backend];
-        !health.is_resting() && !health.is_out()
-    }
-
-    /// The backend for a request of `client` that was already `tried` at some; `None` if there is no other.
-    ///
-    /// A resting backend whose time is over is tried first, by one request at a time. If all backends rest, none is
-    /// left alone, so that the group is back as soon as one of them is. If the checks say that all are down, there is
-    /// none.
-    pub fn pick(&self, client: IpAddr, tried: &[usize]) -> Option<Pick> {
-        self.pick_at(client, tried, || self.now_ms())
-    }
-
-    fn pick_at(&self, client: IpAddr, tried: &[usize], now_ms: impl FnOnce() -> u64) -> Option<Pick> {
-        let now_ms = if self.resting.load(Ordering::Relaxed) > 0 { now_ms() } else { 0 };
-        let backend = match self.settings.balance {
-            Balance::Weighted | Balance::RoundRobin => self.trial(tried, now_ms).or_else(|| self.in_turn(tried)),
-            Balance::IpHash => self.by_client(client, tried, now_ms),
-        }?;
-        self.backends[backend].sent.fetch_add(1, Ordering::Relaxed);
-        Some(Pick { backend, trial: self.backends[backend].rests() })
-    }
-
-    /// A resting backend whose time is over.
-    fn trial(&self, tried: &[usize], now_ms: u64) -> Option<usize> {
-        (0..self.backends.len()).find(|i| !tried.contains(i) && self.backends[*i].begin_trial(now_ms))
-    }
-
-    /// The next of the sequence that was not tried yet.
-    fn in_turn(&self, tried: &[usize]) -> Option<usize> {
-        loop {
-            let table = self.table.load();
-            if table.backends().all(|(backend, _)| tried.contains(&backend)) {
-                return None;
-            }
-            while let Some(backend) = table.next() {
-                if !tried.contains(&backend) {
-                    return Some(backend);
-                }
-            }
-            // This table has been replaced, and the next one is there when the lock is free.
-            drop(self.health());
+    /// From now on these are the servers, unless the settings are no longer those that they were made from.
+    fn replace_servers(&self, of: &Arc<config::Upstream>, servers: Vec<config::Server>) {
+        let mut state = self.state();
+        if Arc::ptr_eq(&self.now.load().settings, of) {
+            let settings = config::Upstream { servers, ..(**of).clone() };
+            self.replace_all(&mut state, settings, self.now_ms());
         }
     }
 
-    /// The backend that wins for this client.
-    fn by_client(&self, client: IpAddr, tried: &[usize], now_ms: u64) -> Option<usize> {
-        let table = self.table.load();
-        let key = ip_hash::client_key(client);
-        let score = |i: usize| ip_hash::score(key, self.backends[i].key, self.backends[i].weight);
-        let best = |among: &mut dyn Iterator<Item = usize>| {
-            among.filter(|i| !tried.contains(i)).max_by(|&a, &b| score(a).total_cmp(&score(b)))
+    fn replace_all(&self, state: &mut State, settings: config::Upstream, now_ms: u64) {
+        let before = self.now.load_full();
+        let is_first = before.members.is_empty();
+        let places = settings.servers.iter().flat_map(|server| server.addresses.iter().map(move |at| (*at, server)));
+        // As in Nginx, nothing is gained by leaving the only backend alone.
+        let is_alone = places.clone().filter(|(_, server)| !server.down).count() == 1;
+        let mut standings = Vec::with_capacity(settings.servers.len());
+        let mut members: Vec<Arc<Member>> = Vec::with_capacity(settings.servers.len());
+        for (address, server) in places {
+            if members.iter().any(|member| member.backend.address() == address) {
+                // Two names have it; one request is not to be tried there twice.
+                continue;
+            }
+            let max_fails = if is_alone { 0 } else { server.max_fails };
+            let at = before.members.iter().position(|member| member.backend.address() == address);
+            let (backend, standing) = match at {
+                Some(at) => {
+                    let Standing { health, slow_start } = &state.standings[at];
+                    let health = health.with(max_fails, server.fail_timeout);
+                    // Nobody would bring back what checks took out.
+                    let health = if settings.health_check.is_none() { health.unchecked() } else { health };
+                    let was_down = before.members[at].server.down && !server.down;
+                    let slow_start = if was_down { SlowStart::new(now_ms, server.slow_start) } else { *slow_start };
+                    (Arc::clone(&before.members[at].backend), Standing { health, slow_start })
+                }
+                None => {
+                    state.next_id += 1;
+                    let slow_start = if is_first { None } else { SlowStart::new(now_ms, server.slow_start) };
+                    let health = Health::new(max_fails, server.fail_timeout);
+                    (Arc::new(Backend::new(state.next_id, address)), Standing { health, slow_start })
+                }
+            };
+            members.push(Arc::new(Member { server: server.clone(), backend }));
+            standings.push(standing);
+        }
+        state.standings = standings;
+        self.renew(state, &before, Arc::new(settings), members.into(), now_ms);
+        self.replaced.send_replace(());
+    }
+
+    /// What a group does by itself, until `shutdown` turns true or its sender is gone: health checks, weights that grow, and names that are
+    /// looked up again.
+    pub async fn run(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
+        tokio::select! {
+            // An error is a sender that is gone.
+            _ = shutdown.wait_for(|&stop| stop) => {}
+            _ = async { tokio::join!(self.check_all(), self.warm_up(), self.look_up_names()) } => {}
+        }
+    }
+
+    /// What the group was told.
+    pub fn settings(&self) -> Settings {
+        Settings(self.now.load())
+    }
+
+    /// What is counted of the whole group.
+    pub fn metrics(&self) -> &GroupMetrics {
+        &self.metrics
+    }
+
+    /// All backends, in the order of the file.
+    pub fn status(&self) -> Vec<Status> {
+        let state = self.state();
+        let now = self.now.load();
+        let status = |(member, standing): (&Arc<Member>, &Standing)| Status {
+            address: member.backend.address(),
+            is_up: standing.health.is_well() && !member.server.down,
+            counts: member.backend.counts(),
+            answers: member.backend.answers(),
         };
-        let usable = best(&mut table.backends().map(|(backend, _)| backend));
-        // A resting backend is tried by its own clients only.
-        let resting = best(&mut (0..self.backends.len()).filter(|&i| self.backends[i].trial_is_due(now_ms)));
-        resting
-            .filter(|&resting| usable.is_none_or(|usable| score(resting) > score(usable)))
-            .filter(|&resting| self.backends[resting].begin_trial(now_ms))
-            .or(usable)
+        now.members.iter().zip(&state.standings).map(status).collect()
+    }
+
+    /// The backend for a request of `client` that was already `tried` at some, told by their [ids](Pick::id). `key` gives the
+    /// [hash] of something of the request, if the request has it, and is asked if the group is balanced by it.
+    ///
+    /// A resting backend whose time is over is tried first, by one request at a time; balanced by a hash, by one of its
+    /// own. If all backends rest, none is left alone, so that the group is back as soon as one of them is. Backups have
+    /// their turn when no other can be asked.
+    ///
+    /// # Errors
+    ///
+    /// If no backend can be asked.
+    pub fn pick(&self, client: IpAddr, key: impl Fn(&HashKey) -> Option<u64>, tried: &[usize]) -> Result<Pick, NoPick> {
+        self.pick_at(client, key, tried, || self.now_ms())
+    }
+
+    fn pick_at(
+        &self,
+        client: IpAddr,
+        key: impl Fn(&HashKey) -> Option<u64>,
+        tried: &[usize],
+        now_ms: impl Fn() -> u64,
+    ) -> Result<Pick, NoPick> {
+        'again: loop {
+            let now = self.now.load();
+            let now_ms = (now.resting > 0).then(&now_ms);
+            let random = |below| rand::rng().random_range(0..below);
+            let asked = Asked { balance: &now.settings.balance, client, key: &key, random, tried, now_ms };
+            let mut none = NoPick::Nobody;
+            for tier in &now.tiers {
+                match tier.pick(&asked) {
+                    Ok(pick) => return Ok(pick),
+                    Err(Unpicked::Nobody) => {}
+                    Err(Unpicked::Full) => none = NoPick::Full,
+                    Err(Unpicked::Replaced) => {
+                        // The next one is there when the lock is free.
+                        drop(self.state());
+                        continue 'again;
+                    }
+                }
+            }
+            return Err(none);
+        }
     }
 
     /// A request failed by the backend's fault; `why` goes to the log if that makes it rest.
-    pub fn failed(&self, backend: usize, why: &str) {
-        self.failed_at(backend, why, self.now_ms());
+    pub fn failed(&self, pick: &Pick, why: &str) {
+        self.failed_at(pick, why, self.now_ms());
     }
 
-    fn failed_at(&self, backend: usize, why: &str, now_ms: u64) {
-        let Backend { address, fail_timeout, trial_at_ms, failed, .. } = &self.backends[backend];
-        failed.fetch_add(1, Ordering::Relaxed);
-        let mut health = self.health();
-        let rested = health[backend].is_resting();
-        let Some(until_ms) = health[backend].failed(now_ms) else {
+    fn failed_at(&self, pick: &Pick, why: &str, now_ms: u64) {
+        pick.backend().count_failure();
+        let mut state = self.state();
+        let Some((now, at)) = self.find(pick.backend()) else {
             return;
         };
-        trial_at_ms.store(until_ms, Ordering::Relaxed);
+        let health = &mut state.standings[at].health;
+        let rested = health.is_resting();
+        let Some(until_ms) = health.failed(now_ms) else {
+            return;
+        };
+        pick.backend().rest_until(until_ms);
         if !rested {
-            self.choose_among_usable(&health);
-            log::warn!("upstream {}: {address} is left alone for {fail_timeout:?}: {why}", self.settings.name);
+            self.renew_standings(&mut state, &now, now_ms);
+            let fail_timeout = now.members[at].server.fail_timeout;
+            log::warn!("upstream {}: {} is left alone for {fail_timeout:?}: {why}", now.settings.name, pick.address());
         }
     }
 
-    /// A [trial](Pick::trial) was answered: the backend is back.
-    pub fn succeeded(&self, backend: usize) {
-        let mut health = self.health();
-        if health[backend].is_resting() {
-            health[backend].succeeded();
-            self.backends[backend].trial_at_ms.store(NEVER, Ordering::Relaxed);
-            self.choose_among_usable(&health);
-            log::info!("upstream {}: {} is back", self.settings.name, self.backends[backend].address);
+    /// A [trial](Pick::is_trial) was answered: the backend is back.
+    pub fn succeeded(&self, pick: &Pick) {
+        self.succeeded_at(pick, self.now_ms());
+    }
+
+    fn succeeded_at(&self, pick: &Pick, now_ms: u64) {
+        let mut state = self.state();
+        if let Some((now, at)) = self.find(pick.backend())
+            && state.standings[at].health.is_resting()
+        {
+            state.standings[at].health.succeeded();
+            self.is_back(&mut state, &now, at, now_ms);
+            log::info!("upstream {}: {} is back", now.settings.name, pick.address());
         }
     }
 
     /// The checks changed their mind about a backend; `why` goes to the log.
-    fn checked(&self, backend: usize, good: bool, why: &str) {
-        let mut health = self.health();
-        health[backend].checked(good);
-        self.backends[backend].trial_at_ms.store(NEVER, Ordering::Relaxed);
-        self.choose_among_usable(&health);
-        let address = self.backends[backend].address;
-        if good {
-            log::info!("upstream {}: {address} is up: {why}", self.settings.name);
-        } else {
-            log::warn!("upstream {}: {address} is down: {why}", self.settings.name);
-        }
+    fn checked(&self, backend: &Arc<Backend>, good: bool, why: &str) {
+        self.checked_at(backend, good, why, self.now_ms());
     }
 
-    /// Makes the table for the backends that are usable now, if they are others than before.
-    fn choose_among_usable(&self, health: &[Health]) {
-        let weighted = |usable: &dyn Fn(&Health) -> bool| -> Vec<Weighted> {
-            let backends = self.backends.iter().zip(health).enumerate();
-            backends
-                .filter(|(_, (_, health))| usable(health))
-                .map(|(i, (backend, _))| {
-                    (i, if self.settings.balance == Balance::RoundRobin { 1 } else { backend.weight })
-                })
-                .collect()
+    fn checked_at(&self, backend: &Arc<Backend>, good: bool, why: &str, now_ms: u64) {
+        let mut state = self.state();
+        let Some((now, at)) = self.find(backend) else {
+            return;
         };
-        let mut usable = weighted(&|health| !health.is_out() && !health.is_resting());
-        if usable.is_empty() {
-            usable = weighted(&|health| !health.is_out());
-        }
-        let resting = health.iter().filter(|health| health.is_resting()).count();
-        self.resting.store(resting, Ordering::Relaxed);
-        let table = self.table.load();
-        if !table.backends().map(|(backend, _)| backend).eq(usable.iter().map(|&(backend, _)| backend)) {
-            self.table.store(table.replace(&usable).into());
+        let (name, address) = (&now.settings.name, backend.address());
+        state.standings[at].health.checked(good);
+        if good {
+            self.is_back(&mut state, &now, at, now_ms);
+            log::info!("upstream {name}: {address} is up: {why}");
+        } else {
+            backend.end_rest();
+            self.renew_standings(&mut state, &now, now_ms);
+            log::warn!("upstream {name}: {address} is down: {why}");
         }
     }
 
-    fn health(&self) -> MutexGuard<'_, Vec<Health>> {
+    /// A backend gets requests again.
+    fn is_back(&self, state: &mut State, now: &Now, at: usize, now_ms: u64) {
+        let Member { server, backend } = &*now.members[at];
+        backend.end_rest();
+        state.standings[at].slow_start = SlowStart::new(now_ms, server.slow_start);
+        self.renew_standings(state, now, now_ms);
+    }
+
+    /// Lets the weights of backends that came back grow, for as long as it is polled.
+    async fn warm_up(&self) {
+        loop {
+            let came_back = self.warming.notified();
+            match self.grow_at(self.now_ms()) {
+                Some(step) => tokio::time::sleep(step).await,
+                None => came_back.await,
+            }
+        }
+    }
+
+    /// Gives the weights of this time to those that are growing. How long they stay so, if any goes on growing.
+    fn grow_at(&self, now_ms: u64) -> Option<Duration> {
+        let mut state = self.state();
+        if state.standings.iter().any(|standing| standing.slow_start.is_some()) {
+            let now = self.now.load_full();
+            self.renew_standings(&mut state, &now, now_ms);
+        }
+        state.standings.iter().filter_map(|standing| standing.slow_start).map(|start| start.step()).min()
+    }
+
+    /// What the group is, which stays so while the lock is held, and where in it this backend is, unless it has gone.
+    fn find(&self, backend: &Arc<Backend>) -> Option<(Arc<Now>, usize)> {
+        let now = self.now.load_full();
+        let at = now.members.iter().position(|member| Arc::ptr_eq(&member.backend, backend))?;
+        Some((now, at))
+    }
+
+    fn renew_standings(&self, state: &mut State, before: &Now, now_ms: u64) {
+        self.renew(state, before, Arc::clone(&before.settings), Arc::clone(&before.members), now_ms);
+    }
+
+    /// Makes what is so from now on.
+    fn renew(
+        &self,
+        state: &mut State,
+        before: &Now,
+        settings: Arc<config::Upstream>,
+        members: Arc<[Arc<Member>]>,
+        now_ms: u64,
+    ) {
+        for standing in &mut state.standings {
+            standing.slow_start = standing.slow_start.filter(|start| start.part(now_ms) < slow_start::WHOLE);
+        }
+        if state.standings.iter().any(|standing| standing.slow_start.is_some()) {
+            self.warming.notify_one();
+        }
+        let all = || members.iter().zip(&state.standings).filter(|(member, _)| !member.server.down);
+        let is_anybody_well = all().any(|(_, standing)| standing.health.is_well());
+        let usable = |(member, Standing { health, slow_start }): (&Arc<Member>, &Standing)| {
+            let is_usable = if is_anybody_well { health.is_well() } else { !health.is_out() };
+            let weight = if settings.balance == Balance::RoundRobin { 1 } else { member.server.weight };
+            let part = slow_start.map_or(slow_start::WHOLE, |start| start.part(now_ms));
+            is_usable.then(|| Usable { member: Arc::clone(member), weight: weight * part })
+        };
+        let tier = |is_backup: bool| {
+            let rank = || all().filter(|(member, _)| member.server.backup == is_backup);
+            let before = &before.tiers[usize::from(is_backup)];
+            let all: Vec<_> = rank().map(|(member, _)| Arc::clone(member)).collect();
+            let usable: Vec<_> = rank().filter_map(usable).collect();
+            if before.is(&all, &usable) { Arc::clone(before) } else { Arc::new(before.followed_by(all, usable)) }
+        };
+        let tiers = [tier(false), tier(true)];
+        let resting = state.standings.iter().filter(|standing| standing.health.is_resting()).count();
+        self.now.store(Arc::new(Now { settings, members, tiers, resting }));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
         // Nothing that could panic is done halfway under this lock, so what it guards is whole in any case.
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now_ms(&self) -> u64 {
         // An edge does not run for 500 million years.
         self.epoch.elapsed().as_millis() as u64
-    }
-}
-
-impl Backend {
-    fn new(server: &config::Server) -> Self {
-        Self {
-            address: server.address,
-            weight: server.weight,
-            key: ip_hash::backend_key(server.address),
-            fail_timeout: server.fail_timeout,
-            trial_at_ms: AtomicU64::new(NEVER),
-            sent: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-        }
-    }
-
-    fn rests(&self) -> bool {
-        self.trial_at_ms.load(Ordering::Relaxed) != NEVER
-    }
-
-    fn trial_is_due(&self, now_ms: u64) -> bool {
-        self.trial_at_ms.load(Ordering::Relaxed) <= now_ms
-    }
-
-    /// Takes the one trial that is due, if nobody else was faster. Should it end without an outcome, because the client
-    /// left, there is another one after the same time.
-    fn begin_trial(&self, now_ms: u64) -> bool {
-        let due = self.trial_at_ms.load(Ordering::Relaxed);
-        let next = now_ms.saturating_add(u64::try_from(self.fail_timeout.as_millis()).unwrap_or(NEVER)).min(NEVER - 1);
-        due <= now_ms && self.trial_at_ms.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 

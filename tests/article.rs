@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::harness::{Connection, Edge, Outcome, Redis, Request, ab, eventually};
+use crate::harness::{Connection, Edge, Outcome, Redis, Request, ab, eventually, wrk};
 
 /// The article's settings, except that the stock is put on sale by hand.
 fn edge(redis: &Redis, local_stock: u64) -> Edge {
@@ -50,6 +50,23 @@ fn ten_thousand_tickets_put_on_sale_by_hand_are_sold_by_ab() {
     assert_eq!((answer.status, answer.text()), (200, r#"{"code":-1,"msg":"已售罄"}"#));
     assert_eq!(edge.ask(&Request::post("/buy/ticket")).problem(), "sold-out", "and POST says the same in its own way");
     assert_eq!(redis.books_agree().len(), 10_000);
+}
+
+#[test]
+fn wrk_sells_it_out_as_exactly_on_kept_connections() {
+    let redis = Redis::start();
+    redis.open_by_hand(2_000);
+    let edge = edge(&redis, 150);
+
+    // Longer than it takes to sell them, however busy the machine is; nearly all of it is refusals then.
+    let report = wrk(&["-t", "2", "-c", "100", "-d", "4s", "--timeout", "20s"], edge.address(), "/buy/ticket");
+
+    assert_eq!((report.socket_errors, report.non_2xx), (0, 0), "{report:?}");
+    assert!(report.requests > 2_000, "{report:?}");
+    assert_eq!(redis.sold(), 2_000);
+    assert_eq!(edge.metric("spikegate_purchases_total", "outcome=\"ordered\""), 2_000);
+    assert!(edge.metric("spikegate_purchases_total", "outcome=\"sold_out\"") > 0);
+    assert_eq!(redis.books_agree().len(), 2_000);
 }
 
 #[test]

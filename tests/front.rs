@@ -3,14 +3,14 @@
 mod door;
 mod mutants;
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
+use crate::harness::client;
 use crate::harness::edge::Setup;
 use crate::harness::purchase::purchase;
-use crate::harness::{Backend, Edge, PATIENCE, Request, buy, eventually};
+use crate::harness::{Backend, Edge, Request, buy, eventually};
 
 /// More fields than the front door looks at, so that Pingora gets the request; they mean nothing to anybody.
 fn behind_the_door(request: &Request) -> Request {
@@ -20,24 +20,9 @@ fn behind_the_door(request: &Request) -> Request {
 /// The last request of a connection.
 const LAST: &str = "GET /sales/ticket HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
-/// Every byte that comes back for `bytes`, up to the end of the connection; the date, which may change at any moment, is
-/// left out. A connection that is reset ends too.
+/// All that comes back for `bytes`; the date, which may change at any moment, is left out.
 fn everything(address: SocketAddr, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // Whoever is refused half-way does not read the rest.
-    let _ = stream.write_all(bytes);
-    let mut all = Vec::new();
-    let mut piece = [0; 4096];
-    loop {
-        match stream.read(&mut piece) {
-            Ok(0) => break,
-            Ok(length) => all.extend_from_slice(&piece[..length]),
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
-            Err(error) => panic!("{error} after {}: {}", all.escape_ascii(), bytes.escape_ascii()),
-        }
-    }
-    let text = String::from_utf8(all).unwrap();
+    let text = String::from_utf8(client::everything(address, bytes)).unwrap();
     let lines = text.split_inclusive("\r\n").map(|line| if line.starts_with("Date: ") { "Date\r\n" } else { line });
     lines.collect()
 }

@@ -1,6 +1,7 @@
 //! What becomes of orders in the order service: how they get there, and how they are paid and cancelled.
 
 mod deliveries;
+mod designs;
 mod payments;
 
 use serde_json::{Value, json};

@@ -10,8 +10,8 @@ use serde_json::json;
 
 use crate::harness::backend::After;
 use crate::harness::process::{Process, binary, free_address};
-use crate::harness::purchase::{purchase, purchase_with_key};
-use crate::harness::{Backend, Connection, Edge, Network, Outcome, PATIENCE, Redis, Request, eventually};
+use crate::harness::purchase::{count, purchase, purchase_with_key};
+use crate::harness::{Backend, Connection, Edge, Network, Outcome, PATIENCE, Redis, Request, buy, eventually};
 
 /// Runs the binary until it ends by itself, which it must do soon.
 #[track_caller]
@@ -275,4 +275,29 @@ fn without_anything_under_way_sigterm_and_sigint_end_it_soon() {
         assert!(took < Duration::from_secs(5), "{signal}: nobody had to be waited for, and it took {took:?}");
         drop(idle);
     }
+}
+
+/// As of a machine that was paused: what the edge knew before it slept may be untrue by now, and it has not heard otherwise.
+#[test]
+fn an_edge_that_wakes_up_does_not_say_sold_out_from_an_old_memory() {
+    let redis = Redis::start();
+    let start = || Edge::setup().redis(&redis).ticket(json!({ "total": 1, "hold": "1h" })).start();
+    let (sleeper, other) = (start(), start());
+    let order = buy(other.address(), &purchase());
+    eventually("it knows", || (sleeper.shown()["state"] == "sold_out").then_some(()));
+    let mut waiting: Vec<Connection> = (0..30).map(|_| sleeper.connect()).collect();
+
+    sleeper.signal("STOP");
+    assert_eq!(other.settle(order.id(), "cancel", &json!({})).status, 200);
+    for (number, connection) in waiting.iter_mut().enumerate() {
+        let request = if number % 2 == 0 { purchase() } else { purchase_with_key(&format!("waits {number}")) };
+        connection.send(&request.bytes());
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    sleeper.signal("CONT");
+
+    let outcomes: Vec<Outcome> = waiting.iter_mut().map(|connection| Outcome::of(&connection.answer())).collect();
+    assert_eq!(count(&outcomes, "ordered"), 1, "one of them gets the ticket that was given back: {outcomes:?}");
+    assert_eq!(count(&outcomes, "sold-out"), 29, "{outcomes:?}");
+    redis.books_agree();
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::errors::Errors;
 use super::value::briefly;
-use super::{BuyerSource, Config, Route, Sale, Store};
+use super::{BuyerSource, Config, LogPlace, Redis, Route, Sale, Store};
 
 /// Notes every relation that does not hold between settings that could be read.
 pub(super) fn relations(config: &Config, errors: &mut Errors) {
@@ -15,6 +16,35 @@ pub(super) fn relations(config: &Config, errors: &mut Errors) {
     routes(config, errors);
     sales(config, errors);
     delivery(config, errors);
+    replicas(config, errors);
+    logs(config, errors);
+}
+
+/// Two that write to one file would not know of each other when it is full, or moved.
+fn logs(config: &Config, errors: &mut Errors) {
+    let stat_log = |sale: &Sale| Some((format!("sales.{}.stat_log", sale.id), sale.stat_log.clone()?));
+    let mut files: Vec<(String, PathBuf)> = config.sales.iter().filter_map(stat_log).collect();
+    let places = [("error_log.path", Some(&config.error_log.place))];
+    let access_log = config.access_log.as_ref().map(|log| &log.place);
+    for (path, place) in places.into_iter().chain([("access_log.path", access_log)]) {
+        let Some(LogPlace::File(file)) = place else { continue };
+        if let Some((other, _)) = files.iter().find(|(_, taken)| taken == file) {
+            errors.push_relation(path, &[path, other], format!("is the file of {other}, too"));
+        }
+        files.push((path.to_owned(), file.clone()));
+    }
+}
+
+/// An answer comes behind the replicas', in the same round trip.
+fn replicas(config: &Config, errors: &mut Errors) {
+    if let Store::Redis(Redis { response_timeout, replicas: Some(replicas), .. }) = &config.ledger.store
+        && replicas.timeout >= *response_timeout
+    {
+        let (path, other) = ("ledger.redis.replicas.timeout", "ledger.redis.response_timeout");
+        let message =
+            format!("must be less than {other} ({}), within which it is waited for", briefly(*response_timeout));
+        errors.push_relation(path, &[path, other], message);
+    }
 }
 
 /// Every listener needs an address of its own, or the second to be bound fails.
@@ -31,7 +61,7 @@ fn listeners(config: &Config, errors: &mut Errors) {
 /// Every address that this edge listens on, and the setting that says so.
 fn own_addresses(config: &Config) -> Vec<(String, SocketAddr)> {
     let public = config.listen.iter().enumerate();
-    let public = public.map(|(index, address)| (format!("listen[{index}].address"), *address));
+    let public = public.map(|(index, listener)| (format!("listen[{index}].address"), listener.address));
     [("control.listen".to_owned(), config.control.listen)].into_iter().chain(public).collect()
 }
 
@@ -60,15 +90,19 @@ fn backends(config: &Config, errors: &mut Errors) {
     let own = own_addresses(config);
     for upstream in &config.upstreams {
         let path = format!("upstreams.{}.servers", upstream.name);
-        for (index, server) in upstream.servers.iter().enumerate() {
-            let address = server.address;
+        if !upstream.servers.is_empty() && upstream.servers.iter().all(|server| server.backup) {
+            errors.push_relation(&path, &[&path], "must have one that is no backup");
+        }
+        let addresses: Vec<SocketAddr> =
+            upstream.servers.iter().flat_map(|server| server.addresses.iter().copied()).collect();
+        for (index, &address) in addresses.iter().enumerate() {
             // A request would come back as a new one, and go round until there are no ports left.
             let is_own = |own: SocketAddr| overlap(address, own) && (address == own || address.ip().is_loopback());
             if let Some((own_path, _)) = own.iter().find(|(_, own)| is_own(*own)) {
                 errors.push_relation(&path, &[own_path], format!("{address} is this edge itself ({own_path})"));
             }
             // A request is not tried twice at one backend, which two servers with one address would make it.
-            if upstream.servers[..index].iter().any(|earlier| earlier.address == address) {
+            if addresses[..index].contains(&address) {
                 errors.push(&path, format!("{address} stands there twice; its weight can be raised instead"));
             }
         }
@@ -123,6 +157,7 @@ fn sales(config: &Config, errors: &mut Errors) {
         path_is_free(sale, &of_sale("path"), errors);
         times_fit(config, sale, of_sale, errors);
         buyer_can_be_told(sale, of_sale, errors);
+        proxies_can_be_told(config, sale, of_sale, errors);
     }
 }
 
@@ -164,7 +199,7 @@ fn times_fit(config: &Config, sale: &Sale, of_sale: impl Fn(&str) -> String, err
             format!("must be longer than deadline ({deadline}), or an order could end before its buyer hears of it");
         errors.push_relation(&hold_path, &[&hold_path, &deadline_path], message);
     }
-    if let Store::Redis { response_timeout, .. } = &config.ledger.store
+    if let Store::Redis(Redis { response_timeout, .. }) = &config.ledger.store
         && *response_timeout >= sale.deadline
     {
         let path = "ledger.redis.response_timeout";
@@ -178,7 +213,9 @@ fn times_fit(config: &Config, sale: &Sale, of_sale: impl Fn(&str) -> String, err
 /// A limit for each buyer needs buyers that can be told apart, in every way of buying.
 fn buyer_can_be_told(sale: &Sale, of_sale: impl Fn(&str) -> String, errors: &mut Errors) {
     let (buyer, dialect) = (of_sale("buyer"), of_sale("seed_dialect"));
-    for (name, limit) in [("per_buyer", sale.per_buyer), ("unpaid_per_buyer", sale.unpaid_per_buyer)] {
+    let quota = sale.buyer_limits.requests_per_second.max(sale.buyer_limits.concurrent);
+    let limits = [("per_buyer", sale.per_buyer), ("unpaid_per_buyer", sale.unpaid_per_buyer), ("buyer_limits", quota)];
+    for (name, limit) in limits {
         let path = of_sale(name);
         match sale.buyer {
             _ if limit == 0 => {}
@@ -194,6 +231,15 @@ fn buyer_can_be_told(sale: &Sale, of_sale: impl Fn(&str) -> String, errors: &mut
             ),
             _ => {}
         }
+    }
+}
+
+/// A header of our own proxies needs proxies of our own.
+fn proxies_can_be_told(config: &Config, sale: &Sale, of_sale: impl Fn(&str) -> String, errors: &mut Errors) {
+    if matches!(sale.buyer, BuyerSource::ProxyHeader(_)) && config.trusted_proxies.is_empty() {
+        let path = of_sale("buyer");
+        let message = "is from trusted_proxies, of which there are none, so nobody could buy";
+        errors.push_relation(&path, &[&path, "trusted_proxies"], message);
     }
 }
 

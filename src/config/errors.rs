@@ -17,7 +17,7 @@ pub struct Errors(pub Vec<Error>);
 
 impl Errors {
     /// A list of one fault.
-    pub(super) fn one(path: &str, message: impl Into<String>) -> Errors {
+    pub(crate) fn one(path: &str, message: impl Into<String>) -> Errors {
         let mut errors = Errors::default();
         errors.push(path, message);
         errors
@@ -45,7 +45,7 @@ impl Errors {
 }
 
 /// Whether `path` is the setting `group` or is somewhere in it; the empty path is the whole file.
-fn holds(group: &str, path: &str) -> bool {
+pub(super) fn holds(group: &str, path: &str) -> bool {
     let rest = path.strip_prefix(group);
     group.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }

@@ -81,7 +81,10 @@ impl<'a> Node<'a> {
                         self.error(unquoted_key(key));
                         return None;
                     };
-                    Some(read(name, &Node { path: join(&self.path, name), value, errors: self.errors }))
+                    let path = join(&self.path, name);
+                    #[cfg(test)]
+                    super::tests::reference::asked::name(&self.path, &path);
+                    Some(read(name, &Node { path, value, errors: self.errors }))
                 })
                 .collect(),
             Value::Null => Vec::new(),
@@ -123,7 +126,7 @@ pub(super) struct Fields<'a> {
 impl Fields<'_> {
     /// Whether the file has this setting.
     pub(super) fn has(&mut self, key: &'static str) -> bool {
-        self.asked.push(key);
+        self.ask(key);
         self.mapping.contains_key(key)
     }
 
@@ -142,8 +145,14 @@ impl Fields<'_> {
 
     /// A group or list that is read as an empty one if the file lacks it.
     pub(super) fn group<T>(&mut self, key: &'static str, how: impl FnOnce(&Node<'_>) -> T) -> T {
-        self.asked.push(key);
+        self.ask(key);
         how(&self.node(key))
+    }
+
+    fn ask(&mut self, key: &'static str) {
+        #[cfg(test)]
+        super::tests::reference::asked::key(self.path, key);
+        self.asked.push(key);
     }
 
     /// How many of `keys` the file has; from the second on each is a fault, and `why` says the reason.
@@ -189,13 +198,13 @@ impl Fields<'_> {
     }
 }
 
-fn join(path: &str, key: &str) -> String {
+pub(super) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 /// Whether a key looks like a name, and not like a secret that slipped into its place.
 pub(super) fn is_word(name: &str) -> bool {
-    name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+    (1..=40).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
 }
 
 fn unquoted_key(key: &Value) -> String {

@@ -11,10 +11,14 @@ use serde_yaml::Value;
 use super::errors::{Errors, did_you_mean};
 use super::node::{Fields, Node, is_word};
 use super::value::{
-    DAY, MILLISECOND, MINUTE, SECOND, duration, file_path, host_and_port, is_digits, is_host, is_url_path,
-    listen_address, secret, text,
+    DAY, MILLISECOND, MINUTE, SECOND, duration, file_path, flag, is_host, is_url_path, listen_address, number, secret,
+    size, text, word,
 };
-use super::{ClientTimeouts, Config, Control, Ledger, Route, Store, check, delivery, sale, upstream};
+use super::{
+    ClientTimeouts, Config, Control, Ledger, Limits, MAX_BODY, Quota, Route, Store, Target, answers, check, delivery,
+    listen, logs, redis, sale, tracing, upstream,
+};
+use crate::client::{Access, AddressHeader, Network, NetworkError, Networks};
 
 const WORKER_THREADS_MAX: usize = 1024;
 
@@ -52,34 +56,51 @@ fn not_yaml(error: &serde_yaml::Error) -> String {
 }
 
 fn settings(file: &mut Fields<'_>) -> Config {
-    let listen = file.read("listen", |node| Some(node.filled_list(listener)));
+    let listen = file.read("listen", |node| Some(node.filled_list(listen::listener)));
     let threads = file.read("threads", threads);
-    let shutdown_grace = file.group("shutdown", shutdown_grace);
+    let (shutdown_grace, shutdown_delay) = file.group("shutdown", shutdown);
     let client = file.group("client", client);
+    let trusted_proxies = file.group("trusted_proxies", networks);
+    let client_address = file.read("client_address", word(&ADDRESS_HEADERS));
+    if client_address.is_some() && trusted_proxies.is_empty() {
+        file.error("client_address", "means nothing without trusted_proxies, whose word it is");
+    }
+    let access = access(file);
+    let limits = file.group("limits", limits);
     let control = file.group("control", control);
     let ledger = file.group("ledger", ledger);
     let upstreams = file.group("upstreams", |node| node.entries(upstream::upstream));
     let names: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     let routes = file.group("routes", |node| node.list(|node| route(node, &names)));
+    let compression = file.read("compression", |node| Some(answers::compression(node)));
+    let error_pages = file.group("error_pages", |node| node.list(answers::error_page));
     let sales = file.group("sales", |node| node.entries(sale::sale));
     let delivery = file.read("delivery", |node| delivery::delivery(node, &names));
+    let tracing = file.read("tracing", |node| Some(tracing::tracing(node)));
+    let (access_log, error_log, request_id) = logs::logs(file);
     Config {
-        listen: listen.unwrap_or_else(|| vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80))]),
+        listen: listen.unwrap_or_else(|| vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80)).into()]),
         threads: threads.unwrap_or_else(one_per_core),
         shutdown_grace,
+        shutdown_delay,
         client,
+        trusted_proxies,
+        client_address: client_address.unwrap_or_default(),
+        access,
+        limits,
         control,
         ledger,
         upstreams,
         routes,
+        compression,
+        error_pages,
         sales,
         delivery,
+        tracing,
+        access_log,
+        error_log,
+        request_id,
     }
-}
-
-fn listener(node: &Node<'_>) -> SocketAddr {
-    let address = node.mapping(|listener| listener.require("address", listen_address));
-    address.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
 }
 
 fn threads(node: &Node<'_>) -> Option<usize> {
@@ -96,9 +117,12 @@ fn one_per_core() -> usize {
     available_parallelism().map_or(1, |cores| cores.get().min(WORKER_THREADS_MAX))
 }
 
-fn shutdown_grace(node: &Node<'_>) -> Duration {
-    let grace = node.mapping(|shutdown| shutdown.read("grace", duration(Duration::ZERO..=MINUTE)));
-    grace.unwrap_or(3 * SECOND)
+/// The grace and the delay.
+fn shutdown(node: &Node<'_>) -> (Duration, Duration) {
+    node.mapping(|shutdown| {
+        let grace = shutdown.read("grace", duration(Duration::ZERO..=MINUTE)).unwrap_or(3 * SECOND);
+        (grace, shutdown.read("delay", duration(Duration::ZERO..=MINUTE)).unwrap_or(Duration::ZERO))
+    })
 }
 
 fn client(node: &Node<'_>) -> ClientTimeouts {
@@ -106,6 +130,82 @@ fn client(node: &Node<'_>) -> ClientTimeouts {
         keepalive: client.read("keepalive", duration(MILLISECOND..=7 * DAY)).unwrap_or(75 * SECOND),
         read: client.read("read", duration(MILLISECOND..=7 * DAY)).unwrap_or(MINUTE),
         send: client.read("send", duration(MILLISECOND..=7 * DAY)).unwrap_or(MINUTE),
+    })
+}
+
+const ADDRESS_HEADERS: [(&str, AddressHeader); 3] = [
+    ("x-forwarded-for", AddressHeader::XForwardedFor),
+    ("forwarded", AddressHeader::Forwarded),
+    ("x-real-ip", AddressHeader::XRealIp),
+];
+
+/// Who may ask, from the `allow` and `deny` of a group.
+fn access(group: &mut Fields<'_>) -> Access {
+    let access = Access { allow: group.group("allow", networks), deny: group.group("deny", networks) };
+    if let Some(both) = access.allow.shared_with(&access.deny) {
+        group.error("deny", format!("has {both}, which stands in allow, too, and the narrower of the two decides"));
+    }
+    access
+}
+
+/// Each item is a network, an address, or `all`.
+fn networks(node: &Node<'_>) -> Networks {
+    node.list(network).into_iter().flatten().collect()
+}
+
+fn network(node: &Node<'_>) -> Vec<Network> {
+    let Some(text) = node.value().as_str().filter(|text| *text != "all") else {
+        return match node.value().as_str() {
+            Some(_all) => Network::ALL.to_vec(),
+            None => node.refuse(NETWORK).unwrap_or_default(),
+        };
+    };
+    match text.parse() {
+        Ok(network) => return vec![network],
+        Err(NetworkError::Meant(network)) => {
+            node.error(format!("{text:?} has bits behind its prefix; the network is {network}"));
+        }
+        Err(NetworkError::Malformed) => drop(node.refuse::<()>(NETWORK)),
+    }
+    Vec::new()
+}
+
+const NETWORK: &str = "must be a network or an address, such as 10.0.0.0/8, \"2001:db8::/32\" or 192.0.2.1, or all";
+
+/// Requests a second, and how many of them at once.
+fn rate(limits: &mut Fields<'_>) -> (u32, u32) {
+    let requests_per_second = limits.read("requests_per_second", number(0..=100_000));
+    if limits.has("burst") && requests_per_second.is_none_or(|rate| rate == 0) {
+        limits.error("burst", "means nothing without requests_per_second");
+    }
+    let requests_per_second = requests_per_second.unwrap_or(0);
+    (requests_per_second, limits.read("burst", number(1..=1_000_000)).unwrap_or(requests_per_second.max(1)))
+}
+
+/// What each of those that a group concerns may take.
+pub(super) fn quota(node: &Node<'_>) -> Quota {
+    node.mapping(|limits| {
+        let (requests_per_second, burst) = rate(limits);
+        let concurrent = limits.read("concurrent", number(0..=1_000_000)).unwrap_or(0);
+        Quota { requests_per_second, burst, concurrent }
+    })
+}
+
+/// More than this nobody means.
+const SIZE_MAX: u64 = 1 << 40;
+
+fn limits(node: &Node<'_>) -> Limits {
+    node.mapping(|limits| {
+        let default = Limits::default();
+        let (requests_per_second, burst) = rate(limits);
+        Limits {
+            connections: limits.read("connections", number(1..=1_000_000)).unwrap_or(default.connections),
+            connections_per_address: limits
+                .read("connections_per_address", number(0..=1_000_000))
+                .unwrap_or(default.connections_per_address),
+            requests_per_second,
+            burst,
+        }
     })
 }
 
@@ -151,7 +251,7 @@ fn ledger(node: &Node<'_>) -> Ledger {
     node.mapping(|ledger| {
         ledger.alternatives(&["embedded", "redis"], "one store sells, or tickets would be sold twice");
         let embedded = ledger.group("embedded", embedded);
-        let store = ledger.read("redis", |node| Some(redis(node))).unwrap_or(embedded);
+        let store = ledger.read("redis", |node| Some(Store::Redis(redis::redis(node)))).unwrap_or(embedded);
         Ledger {
             store,
             sync: ledger.read("sync", duration(10 * MILLISECOND..=10 * SECOND)).unwrap_or(100 * MILLISECOND),
@@ -164,34 +264,27 @@ fn embedded(node: &Node<'_>) -> Store {
     Store::Embedded { path: path.unwrap_or_else(|| PathBuf::from("data")) }
 }
 
-fn redis(node: &Node<'_>) -> Store {
-    let must = "must be redis://[user:password@]host[:port][/db] or redis+unix:///path";
-    node.mapping(|redis| Store::Redis {
-        url: redis.require("url", secret(must, redis_url)).unwrap_or_default(),
-        connect_timeout: redis.read("connect_timeout", duration(10 * MILLISECOND..=MINUTE)).unwrap_or(2 * SECOND),
-        response_timeout: redis.read("response_timeout", duration(10 * MILLISECOND..=MINUTE)).unwrap_or(SECOND),
-    })
-}
-
-fn redis_url(url: &str) -> Option<String> {
-    let is_socket = url.strip_prefix("redis+unix://").is_some_and(|path| path.starts_with('/') && path.len() > 1);
-    let is_server = url.strip_prefix("redis://").is_some_and(|rest| {
-        let (authority, db) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
-        // A password that has such characters must have them as %2F, %3F and so on.
-        user.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#[]@".contains(&byte))
-            && (is_host(host) || host_and_port(host).is_some())
-            && (db.is_empty() || is_digits(db) && db.parse::<u16>().is_ok())
-    });
-    (is_socket || is_server).then(|| url.to_owned())
-}
-
 fn route(node: &Node<'_>, upstreams: &[&str]) -> Route {
     node.mapping(|route| Route {
         hosts: route.read("hosts", |node| Some(hosts(node))).unwrap_or_default(),
         path: route.require("path", route_path).unwrap_or_else(|| "/".to_owned()),
-        upstream: route.require("upstream", |node| upstream_named(node, upstreams)).unwrap_or_default(),
+        target: target(route, upstreams),
+        rewrite: route.read("rewrite", answers::rewrite),
+        request_headers: route.group("request_headers", answers::header_rules),
+        response_headers: route.group("response_headers", answers::header_rules),
+        compress: route.read("compress", flag).unwrap_or(true),
+        access: access(route),
+        limits: route.group("limits", quota),
+        max_body: route.read("max_body", size(0..=SIZE_MAX)).map_or(Some(MAX_BODY), |most| (most > 0).then_some(most)),
     })
+}
+
+fn target(route: &mut Fields<'_>, upstreams: &[&str]) -> Target {
+    route.alternatives(&["upstream", "files"], "one of them answers");
+    match route.read("files", |node| Some(answers::files(node))) {
+        Some(files) => Target::Files(files),
+        None => Target::Upstream(route.require("upstream", |node| upstream_named(node, upstreams)).unwrap_or_default()),
+    }
 }
 
 fn hosts(node: &Node<'_>) -> Vec<String> {

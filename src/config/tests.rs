@@ -2,9 +2,13 @@
 //! operator must read.
 
 mod any;
+mod buyers;
 mod delivery;
+mod listen;
+mod logs;
 mod process;
 mod proxy;
+pub(super) mod reference;
 mod sales;
 mod whole_file;
 
@@ -35,7 +39,9 @@ const TOP: &str = "{sales: {t: }, HERE}";
 /// The configuration of a file that is right.
 #[track_caller]
 fn read(yaml: &str) -> Config {
-    Config::from_yaml(yaml).unwrap_or_else(|errors| panic!("{errors}\nin this file:\n{yaml}"))
+    let config = Config::from_yaml(yaml).unwrap_or_else(|errors| panic!("{errors}\nin this file:\n{yaml}"));
+    reference::schema_takes(yaml);
+    config
 }
 
 /// Takes the comment marks away from settings that are commented out. A `#` before a space begins words.
@@ -52,8 +58,17 @@ fn uncomment(yaml: &str, mark: &str) -> String {
     uncommented.collect::<Vec<_>>().join("\n")
 }
 
+/// Makes a certificate and its key in `folder`.
+fn certificate(folder: &Path, name: &str) -> CertificateFiles {
+    let made = rcgen::generate_simple_self_signed([format!("{name}.example")]).expect("a certificate");
+    let path = |end: &str| folder.join(format!("{name}.{end}"));
+    std::fs::write(path("pem"), made.cert.pem()).expect("written");
+    std::fs::write(path("key"), made.signing_key.serialize_pem()).expect("written");
+    CertificateFiles { certificate: path("pem"), key: path("key") }
+}
+
 fn server(port: u16, weight: u32) -> Server {
-    Server { address: SocketAddr::from(([127, 0, 0, 1], port)), weight, max_fails: 1, fail_timeout: 10 * SECOND }
+    Server { weight, ..Server::at(SocketAddr::from(([127, 0, 0, 1], port))) }
 }
 
 fn sale_by_default(id: &str) -> Sale {
@@ -69,6 +84,8 @@ fn sale_by_default(id: &str) -> Sale {
         per_buyer: 0,
         unpaid_per_buyer: 0,
         buyer: BuyerSource::Anonymous,
+        buyer_limits: Quota::default(),
+        admission: None,
         opens_at_ms: None,
         closes_at_ms: None,
         seed_dialect: false,
@@ -79,24 +96,34 @@ fn sale_by_default(id: &str) -> Sale {
 #[test]
 fn the_shortest_file_has_every_default() {
     let expected = Config {
-        listen: vec![SocketAddr::from(([0, 0, 0, 0], 80))],
+        listen: vec![SocketAddr::from(([0, 0, 0, 0], 80)).into()],
         threads: std::thread::available_parallelism().map_or(1, usize::from).min(1024),
         shutdown_grace: 3 * SECOND,
+        shutdown_delay: Duration::ZERO,
         client: ClientTimeouts { keepalive: 75 * SECOND, read: 60 * SECOND, send: 60 * SECOND },
+        trusted_proxies: Networks::default(),
+        client_address: AddressHeader::default(),
+        access: Access::default(),
+        limits: Limits { connections: 50_000, connections_per_address: 0, requests_per_second: 0, burst: 1 },
         control: Control { listen: SocketAddr::from(([127, 0, 0, 1], 9180)), token: None },
         ledger: Ledger { store: Store::Embedded { path: "data".into() }, sync: SECOND / 10 },
         upstreams: vec![],
         routes: vec![],
+        compression: None,
+        error_pages: Vec::new(),
         sales: vec![sale_by_default("ticket")],
         delivery: None,
+        tracing: None,
+        access_log: None,
+        error_log: ErrorLog::default(),
+        request_id: None,
     };
     assert_eq!(read("sales: { ticket: }"), expected);
 }
 
 #[test]
 fn groups_whose_lines_are_all_commented_out_have_their_defaults() {
-    let empty_groups =
-        "{shutdown: , client: , control: , ledger: {embedded: }, upstreams: , routes: , sales: {ticket: }, delivery: }";
+    let empty_groups = "{shutdown: , client: , limits: , control: , ledger: {embedded: }, upstreams: , routes: , sales: {ticket: }, delivery: }";
     assert_eq!(read(empty_groups), read("sales: {ticket: {}}"));
 }
 
@@ -107,11 +134,13 @@ fn every_setting_arrives_where_it_belongs() {
     let yaml = r#"
 listen: [{ address: "127.0.0.1:8080" }, { address: "[::1]:8080" }]
 threads: 3
-shutdown: { grace: 0s }
+shutdown: { grace: 0s, delay: 5s }
 client: { keepalive: 1m 15s, read: 1s, send: 2s }
+limits: { requests_per_second: 50, burst: 100, connections_per_address: 20, connections: 20000 }
 control: { listen: "0.0.0.0:9181", token_file: TOKEN_FILE }
 ledger:
-  redis: { url: "redis://user:password@[::1]:6380/2", connect_timeout: 3s, response_timeout: 250ms }
+  redis: { url: "redis://user:password@[::1]:6380/2", connect_timeout: 3s, response_timeout: 250ms,
+           durability: always, replicas: { acknowledge: 2, timeout: 50ms } }
   sync: 1s
 upstreams:
   first: { servers: [{ address: "127.0.0.1:3001" }] }
@@ -119,11 +148,14 @@ upstreams:
     balance: ip_hash
     servers:
       - { address: "127.0.0.1:3001", weight: 65535, max_fails: 0, fail_timeout: 1h }
-      - { address: "[::1]:3002" }
+      - { address: "[::1]:3002", max_conns: 100, slow_start: 30s, backup: true, down: true }
     host_header: www.example.com:8080
     timeouts: { connect: 1s, read: 7d, send: 3s, idle: 4s }
     tries: 1
     health_check: { type: http, path: /healthz?full=1, interval: 100ms, timeout: 50ms, rise: 1, fall: 100 }
+    resolve: 10s
+    resolver: ["127.0.0.1:5353", 10.0.0.2]
+    unresolved: wait
 routes:
   - { hosts: [Shop.Example.COM, "[::1]"], path: /shop, upstream: shop.example.com }
   - { path: /, upstream: first }
@@ -146,22 +178,36 @@ sales:
   by_query: { buyer: { query: user.id } }
   by_body: { buyer: { body: user_id }, per_buyer: 1 }
 delivery: { upstream: shop.example.com, path: /told, secret_file: /nowhere/secret, timeout: 1m }
+tracing: { endpoint: "http://[::1]:4318/v1/traces", sample: 0.25, service: edge 1 }
+access_log: { path: /var/log/access.log, refusals: 0.5 }
+error_log: { path: stdout, level: error }
+request_id: X-Request-Id
 "#;
     let expected = Config {
-        listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080)), "[::1]:8080".parse().expect("an address")],
+        listen: vec![
+            SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
+            "[::1]:8080".parse::<SocketAddr>().expect("an address").into(),
+        ],
         threads: 3,
         shutdown_grace: Duration::ZERO,
+        shutdown_delay: 5 * SECOND,
         client: ClientTimeouts { keepalive: 75 * SECOND, read: SECOND, send: 2 * SECOND },
+        trusted_proxies: Networks::default(),
+        client_address: AddressHeader::default(),
+        access: Access::default(),
+        limits: Limits { connections: 20_000, connections_per_address: 20, requests_per_second: 50, burst: 100 },
         control: Control {
             listen: SocketAddr::from(([0, 0, 0, 0], 9181)),
             token: Some("a-token-of-some-length".to_owned()),
         },
         ledger: Ledger {
-            store: Store::Redis {
-                url: "redis://user:password@[::1]:6380/2".to_owned(),
+            store: Store::Redis(Redis {
+                place: RedisPlace::Url("redis://user:password@[::1]:6380/2".to_owned()),
                 connect_timeout: 3 * SECOND,
                 response_timeout: SECOND / 4,
-            },
+                durability: Some(Durability::Always),
+                replicas: Some(Replicas { acknowledge: 2, timeout: SECOND / 20 }),
+            }),
             sync: SECOND,
         },
         upstreams: vec![
@@ -178,13 +224,20 @@ delivery: { upstream: shop.example.com, path: /told, secret_file: /nowhere/secre
                 },
                 tries: 1,
                 health_check: None,
+                resolve: Resolve::default(),
             },
             Upstream {
                 name: "shop.example.com".to_owned(),
                 balance: Balance::IpHash,
                 servers: vec![
                     Server { max_fails: 0, fail_timeout: 3600 * SECOND, ..server(3001, 65535) },
-                    Server { address: "[::1]:3002".parse().expect("an address"), ..server(3002, 1) },
+                    Server {
+                        max_conns: 100,
+                        slow_start: 30 * SECOND,
+                        backup: true,
+                        down: true,
+                        ..Server::at("[::1]:3002".parse().expect("an address"))
+                    },
                 ],
                 host_header: HostHeader::Literal("www.example.com:8080".to_owned()),
                 timeouts: UpstreamTimeouts {
@@ -201,16 +254,23 @@ delivery: { upstream: shop.example.com, path: /told, secret_file: /nowhere/secre
                     rise: 1,
                     fall: 100,
                 }),
+                resolve: Resolve {
+                    every: 10 * SECOND,
+                    servers: vec![SocketAddr::from(([127, 0, 0, 1], 5353)), SocketAddr::from(([10, 0, 0, 2], 53))],
+                },
             },
         ],
         routes: vec![
             Route {
                 hosts: vec!["shop.example.com".to_owned(), "[::1]".to_owned()],
                 path: "/shop".to_owned(),
-                upstream: 1,
+                target: Target::Upstream(1),
+                ..Route::default()
             },
-            Route { hosts: vec![], path: "/".to_owned(), upstream: 0 },
+            Route::default(),
         ],
+        compression: None,
+        error_pages: Vec::new(),
         sales: vec![
             Sale {
                 path: "/gold".to_owned(),
@@ -238,6 +298,21 @@ delivery: { upstream: shop.example.com, path: /told, secret_file: /nowhere/secre
             secret_file: "/nowhere/secret".into(),
             timeout: 60 * SECOND,
         }),
+        tracing: Some(Tracing {
+            endpoint: "http://[::1]:4318/v1/traces".to_owned(),
+            sample: 0.25,
+            service: "edge 1".to_owned(),
+        }),
+        access_log: Some(AccessLog {
+            place: LogPlace::File("/var/log/access.log".into()),
+            format: LogFormat::Combined,
+            refusals: 0.5,
+        }),
+        error_log: ErrorLog { place: LogPlace::Stdout, level: log::LevelFilter::Error },
+        request_id: Some(RequestIdHeader {
+            sent: "X-Request-Id".to_owned(),
+            name: HeaderName::from_static("x-request-id"),
+        }),
     };
     assert_eq!(read(&yaml.replace("TOKEN_FILE", &token.path().display().to_string())), expected);
 }
@@ -251,11 +326,36 @@ fn the_words_of_each_choice() {
     };
     assert_eq!(upstream("balance: weighted").balance, Balance::Weighted);
     assert_eq!(upstream("balance: round_robin").balance, Balance::RoundRobin);
+    assert_eq!(upstream("balance: least_conn").balance, Balance::LeastConn);
+    assert_eq!(upstream("balance: random_two").balance, Balance::RandomTwo);
+    let by = |key: &str| upstream(&format!("balance: hash, hash: {{key: '{key}'}}")).balance;
+    assert_eq!(by("client_address"), Balance::Hash(HashKey::ClientAddress));
+    assert_eq!(by("uri"), Balance::Hash(HashKey::Uri));
+    assert_eq!(by("path"), Balance::Hash(HashKey::Path));
+    assert_eq!(by("query:id"), Balance::Hash(HashKey::Query("id".to_owned())));
+    assert_eq!(by("header:X-User"), Balance::Hash(HashKey::Header("x-user".to_owned())));
+    assert_eq!(by("cookie:Session"), Balance::Hash(HashKey::Cookie("Session".to_owned())));
     assert_eq!(upstream("host_header: upstream").host_header, HostHeader::Upstream);
     assert_eq!(upstream("host_header: client").host_header, HostHeader::Client);
     assert_eq!(upstream("health_check: {type: tcp}").health_check.map(|check| check.probe), Some(Probe::Tcp));
     let socket = read("{sales: {t: }, ledger: {redis: {url: 'redis+unix:///run/redis.sock'}}}").ledger.store;
-    assert!(matches!(socket, Store::Redis { url, .. } if url == "redis+unix:///run/redis.sock"));
+    let Store::Redis(Redis { place: RedisPlace::Url(url), .. }) = socket else { panic!("{socket:?}") };
+    assert_eq!(url, "redis+unix:///run/redis.sock");
+    let sentinels = "{sentinels: ['10.0.0.1:26379', s2:26380], master: mymaster, user: u, password: p, db: 3, \
+                     sentinel_user: su, sentinel_password: sp}";
+    let Store::Redis(redis) = read(&format!("{{sales: {{t: }}, ledger: {{redis: {sentinels}}}}}")).ledger.store else {
+        panic!("it is a Redis")
+    };
+    let expected = RedisPlace::Sentinels {
+        addresses: vec!["10.0.0.1:26379".to_owned(), "s2:26380".to_owned()],
+        master: "mymaster".to_owned(),
+        user: Some("u".to_owned()),
+        password: Some("p".to_owned()),
+        db: 3,
+        sentinel_user: Some("su".to_owned()),
+        sentinel_password: Some("sp".to_owned()),
+    };
+    assert!(redis.place == expected && redis.durability.is_none() && redis.replicas.is_none());
 }
 
 #[test]
@@ -274,21 +374,23 @@ sales: { t: }
 fn a_name_is_a_server_for_each_of_its_addresses() {
     let yaml = "{sales: {t: }, upstreams: {u: {servers: [{address: 'localhost:3001', weight: 7}]}}}";
     let servers = read(yaml).upstreams.remove(0).servers;
-    assert!(!servers.is_empty());
-    for server in servers {
-        assert!(server.address.ip().is_loopback());
-        assert_eq!((server.address.port(), server.weight), (3001, 7));
+    assert_eq!(servers.len(), 1);
+    assert_eq!((servers[0].name.as_deref(), servers[0].weight), (Some("localhost:3001"), 7));
+    assert!(!servers[0].addresses.is_empty());
+    for address in &servers[0].addresses {
+        assert!(address.ip().is_loopback());
+        assert_eq!(address.port(), 3001);
     }
 }
 
 #[test]
 fn the_shipped_file_is_the_demo() {
     let config = read(SHIPPED);
-    assert_eq!(config.listen, [SocketAddr::from(([0, 0, 0, 0], 80))]);
+    assert_eq!(config.listen, [SocketAddr::from(([0, 0, 0, 0], 80)).into()]);
     assert_eq!(config.upstreams[0].servers, [server(3001, 1), server(3002, 2), server(3003, 3), server(3004, 4)]);
     let hosts = ["load_balance.com".to_owned(), "www.load_balance.com".to_owned()];
-    assert_eq!(config.routes[0], Route { hosts: hosts.into(), path: "/".to_owned(), upstream: 0 });
-    assert_eq!(config.routes[1], Route { hosts: vec![], path: "/".to_owned(), upstream: 0 });
+    assert_eq!(config.routes[0], Route { hosts: hosts.into(), ..Route::default() });
+    assert_eq!(config.routes[1], Route::default());
     let ticket = Sale {
         key: "ticket_hash_key".to_owned(),
         total: Some(10_000),
@@ -319,14 +421,31 @@ fn the_shipped_file_shows_examples_that_work() {
     let token = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(token.path(), "a-token-of-some-length\n").expect("the token is written");
     let token_file = token.path().display().to_string();
-    let config = read(&uncomment(SHIPPED, "##").replace("/etc/spikegate/token", &token_file));
+    let page = tempfile::NamedTempFile::with_suffix(".html").expect("a temporary file");
+    std::fs::write(page.path(), "<h1>Sorry</h1>").expect("the page is written");
+    let tls = tempfile::tempdir().expect("a folder");
+    let certificate = certificate(tls.path(), "tickets");
+    let examples = uncomment(SHIPPED, "##")
+        .replace("/etc/spikegate/tickets", &tls.path().join("tickets").display().to_string())
+        .replace("/etc/spikegate/token", &token_file)
+        .replace("/etc/spikegate/admission.key", &token_file)
+        .replace("/etc/spikegate/sorry.html", &page.path().display().to_string())
+        .replace("/srv/www", "/tmp");
+    let config = read(&examples);
 
-    assert!(config.control.token.is_some());
-    let redis = Store::Redis {
-        url: "redis://127.0.0.1:6379".to_owned(),
-        connect_timeout: 2 * SECOND,
-        response_timeout: SECOND,
+    let secure = Listener {
+        tls: Some(Tls { certificates: vec![certificate], min_version: TlsVersion::Tls12 }),
+        http2: true,
+        ..SocketAddr::from(([0, 0, 0, 0], 443)).into()
     };
+    assert_eq!(config.listen, [SocketAddr::from(([0, 0, 0, 0], 80)).into(), secure]);
+    assert!(config.control.token.is_some());
+    let redis = Redis {
+        durability: Some(Durability::Everysec),
+        replicas: Some(Replicas { acknowledge: 1, timeout: SECOND / 10 }),
+        ..Redis::at("redis://127.0.0.1:6379".to_owned(), 2 * SECOND, SECOND)
+    };
+    let redis = Store::Redis(redis);
     assert!(config.ledger.store == redis);
     let health_check = HealthCheck {
         probe: Probe::Http { path: "/healthz".to_owned() },
@@ -337,6 +456,14 @@ fn the_shipped_file_shows_examples_that_work() {
     };
     assert_eq!(config.upstreams[0].health_check, Some(health_check));
     assert!(config.sales[0].opens_at_ms < config.sales[0].closes_at_ms);
+    let fallback = Fallback { file: "maintenance.html".to_owned(), status: 503, retry_after: Some(120 * SECOND) };
+    let files = Files { root: "/tmp".into(), index: "index.html".to_owned(), fallback: Some(fallback) };
+    assert_eq!(config.routes[0].target, Target::Files(files));
+    let compression = config.compression.expect("compression");
+    assert_eq!((compression.codings.len(), compression.min_length), (3, 1024));
+    assert_eq!(config.error_pages[0].statuses, [502, 503, 504]);
+    assert_eq!(config.error_pages[0].body, "<h1>Sorry</h1>");
+    assert!(config.sales[0].admission.is_some());
 }
 
 #[test]

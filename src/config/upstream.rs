@@ -1,12 +1,14 @@
 //! Reads `upstreams`: groups of backends, how one is chosen, and how long it may take.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::node::{Fields, Node};
 use super::value::{
-    DAY, HOUR, MILLISECOND, MINUTE, SECOND, duration, host_and_port, is_host, is_url_path, number, text, word,
+    DAY, HOUR, MILLISECOND, MINUTE, SECOND, duration, flag, host_and_port, is_host, is_url_path, number, text, word,
 };
-use super::{Balance, HealthCheck, HostHeader, Probe, Server, Upstream, UpstreamTimeouts};
+use super::{Balance, HashKey, HealthCheck, HostHeader, Probe, Resolve, Server, Upstream, UpstreamTimeouts};
+use crate::resolver;
 
 /// More tries than this would let one request keep a whole group busy.
 const TRIES_MAX: usize = 16;
@@ -16,48 +18,155 @@ pub(super) fn upstream(name: &str, node: &Node<'_>) -> Upstream {
         node.error("a name is letters, digits, - _ and . between them, since backends see it as their Host");
     }
     node.mapping(|upstream| {
-        let balance = upstream.read("balance", word(&BALANCES));
-        let servers: Vec<Server> =
-            upstream.group("servers", |node| node.filled_list(servers)).into_iter().flatten().collect();
+        let balance = balance(upstream);
+        let resolve = Resolve {
+            every: upstream.read("resolve", duration(100 * MILLISECOND..=DAY)).unwrap_or(Resolve::default().every),
+            servers: upstream.read("resolver", |node| Some(node.filled_list(dns_server))).unwrap_or_default(),
+        };
+        let unresolved = upstream.read("unresolved", word(&[("error", Unresolved::Error), ("wait", Unresolved::Wait)]));
+        let lookup = Lookup { servers: &resolve.servers, unresolved: unresolved.unwrap_or(Unresolved::Error) };
+        let servers = upstream.group("servers", |node| node.filled_list(|node| server(node, &lookup)));
         Upstream {
             name: name.to_owned(),
-            balance: balance.unwrap_or(Balance::Weighted),
+            balance,
             host_header: upstream.read("host_header", host_header).unwrap_or(HostHeader::Upstream),
             timeouts: upstream.group("timeouts", timeouts),
-            tries: upstream.read("tries", number(1..=TRIES_MAX)).unwrap_or(servers.len().clamp(1, TRIES_MAX)),
+            tries: upstream.read("tries", number(1..=TRIES_MAX)).unwrap_or_else(|| all_of(&servers)),
             health_check: upstream.read("health_check", |node| Some(health_check(node))),
             servers,
+            resolve,
         }
     })
 }
 
-const BALANCES: [(&str, Balance); 3] =
-    [("weighted", Balance::Weighted), ("round_robin", Balance::RoundRobin), ("ip_hash", Balance::IpHash)];
+/// How the names of this file are looked up.
+struct Lookup<'a> {
+    servers: &'a [SocketAddr],
+    unresolved: Unresolved,
+}
 
-/// One entry of `servers`: a server for each address that its name has.
-fn servers(node: &Node<'_>) -> Vec<Server> {
+/// What becomes of a name that has no address when the file is read.
+#[derive(Clone, Copy, PartialEq)]
+enum Unresolved {
+    Error,
+    Wait,
+}
+
+/// A DNS server; its port is 53 if it is left out. One that cannot be read stands at a made-up value.
+fn dns_server(node: &Node<'_>) -> SocketAddr {
+    let parse = |text: &str| {
+        let with_port = text.parse().ok().filter(|address: &SocketAddr| address.port() != 0);
+        with_port.or_else(|| Some(SocketAddr::new(text.parse().ok()?, 53)))
+    };
+    let must = "must be an IP address, with or without a port, such as 10.0.0.2 or 127.0.0.1:5353";
+    text(must, parse)(node).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 53)))
+}
+
+/// As many tries as there are addresses; a name may have more later.
+fn all_of(servers: &[Server]) -> usize {
+    if servers.iter().any(|server| server.name.is_some()) {
+        return TRIES_MAX;
+    }
+    servers.iter().map(|server| server.addresses.len()).sum::<usize>().clamp(1, TRIES_MAX)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Method {
+    Weighted,
+    RoundRobin,
+    LeastConn,
+    RandomTwo,
+    IpHash,
+    Hash,
+}
+
+const METHODS: [(&str, Method); 6] = [
+    ("weighted", Method::Weighted),
+    ("round_robin", Method::RoundRobin),
+    ("least_conn", Method::LeastConn),
+    ("random_two", Method::RandomTwo),
+    ("ip_hash", Method::IpHash),
+    ("hash", Method::Hash),
+];
+
+fn balance(upstream: &mut Fields<'_>) -> Balance {
+    let method = upstream.read("balance", word(&METHODS));
+    let has_key = upstream.has("hash");
+    let key = upstream.read("hash", |node| node.mapping(|hash| hash.require("key", hash_key)));
+    match method {
+        Some(Method::Hash) => {
+            if !has_key {
+                upstream.error("hash", "is missing: balance hash needs { key: ... }");
+            }
+            return Balance::Hash(key.unwrap_or(HashKey::Uri));
+        }
+        // What could not be read may have been meant to be `hash`.
+        None if upstream.has("balance") => {}
+        _ if has_key => upstream.error("hash", "belongs to balance hash"),
+        _ => {}
+    }
+    match method {
+        Some(Method::RoundRobin) => Balance::RoundRobin,
+        Some(Method::LeastConn) => Balance::LeastConn,
+        Some(Method::RandomTwo) => Balance::RandomTwo,
+        Some(Method::IpHash) => Balance::IpHash,
+        _ => Balance::Weighted,
+    }
+}
+
+fn hash_key(node: &Node<'_>) -> Option<HashKey> {
+    let must = "must be client_address, uri, path, query:NAME, header:NAME or cookie:NAME";
+    text(must, |text| match text {
+        "client_address" => Some(HashKey::ClientAddress),
+        "uri" => Some(HashKey::Uri),
+        "path" => Some(HashKey::Path),
+        _ => {
+            let (source, name) = text.split_once(':').filter(|(_, name)| is_token(name))?;
+            let name = name.to_owned();
+            match source {
+                "query" => Some(HashKey::Query(name)),
+                "header" => Some(HashKey::Header(name.to_ascii_lowercase())),
+                "cookie" => Some(HashKey::Cookie(name)),
+                _ => None,
+            }
+        }
+    })(node)
+}
+
+/// A name as headers and cookies have it (RFC 9110, 5.6.2).
+fn is_token(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(plain)
+}
+
+/// One entry of `servers`.
+fn server(node: &Node<'_>, lookup: &Lookup<'_>) -> Server {
     node.mapping(|server| {
-        let addresses = server.require("address", addresses).unwrap_or_default();
-        let weight = server.read("weight", number(1..=65535)).unwrap_or(1);
-        let max_fails = server.read("max_fails", number(0..=1000)).unwrap_or(1);
-        let fail_timeout = server.read("fail_timeout", duration(10 * MILLISECOND..=HOUR)).unwrap_or(10 * SECOND);
-        addresses.into_iter().map(|address| Server { address, weight, max_fails, fail_timeout }).collect()
+        let (name, addresses) = server.require("address", |node| addresses(node, lookup)).unwrap_or_default();
+        Server {
+            addresses,
+            name,
+            weight: server.read("weight", number(1..=65535)).unwrap_or(1),
+            max_fails: server.read("max_fails", number(0..=1000)).unwrap_or(1),
+            fail_timeout: server.read("fail_timeout", duration(10 * MILLISECOND..=HOUR)).unwrap_or(10 * SECOND),
+            max_conns: server.read("max_conns", number(0..=1_000_000)).unwrap_or(0),
+            slow_start: server.read("slow_start", duration(Duration::ZERO..=HOUR)).unwrap_or_default(),
+            backup: server.read("backup", flag).unwrap_or(false),
+            down: server.read("down", flag).unwrap_or(false),
+        }
     })
 }
 
-fn addresses(node: &Node<'_>) -> Option<Vec<SocketAddr>> {
+/// A name, if it is one, and its addresses.
+fn addresses(node: &Node<'_>, lookup: &Lookup<'_>) -> Option<(Option<String>, Vec<SocketAddr>)> {
     let must = "must be a host and a port, such as 127.0.0.1:3001, \"[::1]:3001\" or backend.local:3001";
     let name = text(must, |text| host_and_port(text).map(|_| text.to_owned()))(node)?;
-    match name.to_socket_addrs() {
-        Ok(found) => {
-            let mut addresses: Vec<SocketAddr> = Vec::new();
-            for address in found {
-                if !addresses.contains(&address) {
-                    addresses.push(address);
-                }
-            }
-            Some(addresses)
-        }
+    if let Ok(address) = name.parse() {
+        return Some((None, vec![address]));
+    }
+    match resolver::addresses_now(&name, lookup.servers) {
+        Ok(addresses) => Some((Some(name), addresses)),
+        Err(_) if lookup.unresolved == Unresolved::Wait => Some((Some(name), Vec::new())),
         Err(error) => {
             node.error(format!("{name} cannot be resolved: {error}"));
             None

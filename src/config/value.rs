@@ -35,6 +35,11 @@ pub(super) fn flag(node: &Node<'_>) -> Option<bool> {
     node.value().as_bool().or_else(|| node.refuse("must be true or false"))
 }
 
+/// A part of the whole: 0 to 1.
+pub(super) fn share(node: &Node<'_>) -> Option<f64> {
+    node.value().as_f64().filter(|share| (0.0..=1.0).contains(share)).or_else(|| node.refuse("must be 0 to 1"))
+}
+
 /// A length of time within `range`; a day is 24 hours.
 pub(super) fn duration(range: RangeInclusive<Duration>) -> impl FnOnce(&Node<'_>) -> Option<Duration> {
     move |node| {
@@ -57,6 +62,29 @@ pub(super) fn briefly(length: Duration) -> String {
         _ if length.is_zero() => "0s".to_owned(),
         Some((unit, name)) => format!("{}{name}", length.as_nanos() / unit.as_nanos()),
         None => format!("{length:?}"),
+    }
+}
+
+/// A number of bytes within `range`; a unit is 1024 times the one before, and 0 needs none.
+pub(super) fn size(range: RangeInclusive<u64>) -> impl FnOnce(&Node<'_>) -> Option<u64> {
+    const UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];
+    move |node| {
+        let text = node.value().as_str().unwrap_or_default();
+        let parts = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?.trim_end(), bytes)));
+        let bytes = parts
+            .filter(|(number, _)| is_digits(number))
+            .and_then(|(number, bytes)| number.parse::<u64>().ok()?.checked_mul(*bytes));
+        let Some(bytes) = bytes.or_else(|| node.value().as_u64().filter(|bytes| *bytes == 0)) else {
+            return node.refuse("must be a size with a unit, such as 512B, 16KiB or 1MiB");
+        };
+        Some(bytes).filter(|bytes| range.contains(bytes)).or_else(|| {
+            let briefly =
+                |bytes: u64| match UNITS[..3].iter().rev().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit)) {
+                    Some((name, unit)) => format!("{}{name}", bytes / unit),
+                    None => format!("{bytes}B"),
+                };
+            node.refuse(format!("must be {} to {}", briefly(*range.start()), briefly(*range.end())))
+        })
     }
 }
 

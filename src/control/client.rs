@@ -1,4 +1,4 @@
-//! The client of the control listener, for `spikegate sale ...`.
+//! The client of the control listener, for `spikegate sale ...`, `health`, `reload` and `upgrade`.
 
 use std::time::Duration;
 
@@ -10,6 +10,13 @@ use crate::ledger::OrderId;
 
 /// How long one call may take; the edge itself answers within its ledger's limits.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a call may take that asks whether the edge is alive; shorter than any supervisor waits.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a reload or an upgrade may take: names are looked up, requests under way are finished, a long log is read.
+const PROCESS_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a reconciliation may take: it reads every order.
+const RECONCILE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Why a call has no result.
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +39,13 @@ pub enum ClientError {
     },
 }
 
-/// What an operator asks of a sale.
+/// What an operator asks of a sale, or of the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wish {
+    /// Work by the configuration as it is now.
+    Reload,
+    /// Be followed by the program as it is now.
+    Upgrade,
     /// All sales.
     List,
     /// One sale's counters.
@@ -64,6 +75,15 @@ pub enum Wish {
         change_id: String,
         /// How many.
         delta: i64,
+    },
+    /// Compare a sale's books with all that is known of it, and put them right if wanted.
+    Reconcile {
+        /// The sale's id.
+        sale: String,
+        /// Whether to put right what is found.
+        apply: bool,
+        /// Go on if the order service cannot be asked.
+        without_order_service: bool,
     },
     /// How a sale's delivery stands.
     Delivery {
@@ -100,13 +120,42 @@ pub enum Wish {
     },
 }
 
+/// Asks the control listener at `address` whether the edge is alive or, if `ready`, has heard of the ledger of every sale,
+/// and gives its words. Neither needs a token.
+///
+/// # Errors
+/// See [`ClientError`].
+pub fn health(address: &str, ready: bool) -> Result<String, ClientError> {
+    let path = if ready { "readyz" } else { "healthz" };
+    let unreachable = |source| unreachable(address, source);
+    let mut answer = agent(HEALTH_TIMEOUT).get(format!("http://{address}/{path}")).call().map_err(unreachable)?;
+    let text = answer.body_mut().read_to_string().map_err(unreachable)?;
+    match answer.status().as_u16() {
+        200 => Ok(text),
+        status => Err(ClientError::Refused { status, detail: text.trim_end().to_owned() }),
+    }
+}
+
+fn agent(timeout: Duration) -> Agent {
+    Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false).build().into()
+}
+
+fn unreachable(address: &str, source: ureq::Error) -> ClientError {
+    ClientError::Unreachable { address: address.to_owned(), source: Box::new(source) }
+}
+
 /// Asks the control listener at `address` and gives the JSON that it answers.
 ///
 /// # Errors
 /// See [`ClientError`].
 pub fn ask(address: &str, token: Option<&str>, wish: &Wish) -> Result<Value, ClientError> {
-    let agent: Agent = Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build().into();
-    let url = |path: &str| format!("http://{address}/sales{path}");
+    let agent = agent(match wish {
+        Wish::Reconcile { .. } => RECONCILE_TIMEOUT,
+        Wish::Reload | Wish::Upgrade => PROCESS_TIMEOUT,
+        _ => TIMEOUT,
+    });
+    let root = if matches!(wish, Wish::Reload | Wish::Upgrade) { "" } else { "/sales" };
+    let url = |path: &str| format!("http://{address}{root}{path}");
     let bearer = token.map(|token| format!("Bearer {token}"));
     let read = |path: &str| {
         let request = agent.get(url(path));
@@ -123,6 +172,8 @@ pub fn ask(address: &str, token: Option<&str>, wish: &Wish) -> Result<Value, Cli
         }
     };
     let answer = match wish {
+        Wish::Reload => write("/reload".to_owned(), &json!({})),
+        Wish::Upgrade => write("/upgrade".to_owned(), &json!({})),
         Wish::List => read(""),
         Wish::Show { sale } => read(&format!("/{sale}")),
         Wish::Open { sale, total: Some(total) } => write(format!("/{sale}/open"), &json!({ "total": total })),
@@ -130,6 +181,10 @@ pub fn ask(address: &str, token: Option<&str>, wish: &Wish) -> Result<Value, Cli
         Wish::Switch { sale, step } => write(format!("/{sale}/{step}"), &json!({})),
         Wish::Stock { sale, change_id, delta } => {
             write(format!("/{sale}/stock"), &json!({ "change_id": change_id, "delta": delta }))
+        }
+        Wish::Reconcile { sale, apply, without_order_service } => {
+            let body = json!({ "apply": apply, "without_order_service": without_order_service });
+            write(format!("/{sale}/reconcile"), &body)
         }
         Wish::Delivery { sale } => read(&format!("/{sale}/delivery")),
         Wish::Redeliver { sale } => write(format!("/{sale}/delivery/retry"), &json!({})),
@@ -139,7 +194,7 @@ pub fn ask(address: &str, token: Option<&str>, wish: &Wish) -> Result<Value, Cli
         }
         Wish::Cancel { sale, order } => write(format!("/{sale}/orders/{order}/cancel"), &json!({})),
     };
-    let unreachable = |source| ClientError::Unreachable { address: address.to_owned(), source: Box::new(source) };
+    let unreachable = |source| unreachable(address, source);
     let mut answer: Response<ureq::Body> = answer.map_err(unreachable)?;
     let text = answer.body_mut().read_to_string().map_err(unreachable)?;
     let status = answer.status().as_u16();

@@ -15,6 +15,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::known::{self, KnownError};
 use super::{Secret, signature};
 use crate::config::HostHeader;
 use crate::ledger::{WHY_MAX, brief};
@@ -36,6 +37,26 @@ pub enum Answer {
     /// Nothing was said of the events; why.
     Failed(String),
 }
+
+/// What became of a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// 2xx, with this body.
+    Answered(Vec<u8>),
+    /// It does not answer such questions, and says why.
+    Refused(String),
+    /// It could not be asked; why.
+    Failed(String),
+}
+
+enum Exchanged {
+    Kept(Vec<u8>),
+    Refused(String),
+    Failed(String),
+}
+
+/// The longest answer to a question, in bytes.
+const ANSWER_MAX: usize = 2 * 1024 * 1024;
 
 /// Posts for one order service.
 pub struct Poster {
@@ -70,53 +91,86 @@ impl Poster {
     /// Posts this body. While no backend can be connected to, others are tried, as for a proxied request; what went wrong
     /// feeds their passive health in the same way.
     pub async fn post(&self, body: &str) -> Answer {
+        match self.exchange(&self.path, body, None).await {
+            Exchanged::Kept(_) => Answer::Kept,
+            Exchanged::Refused(why) => Answer::Refused(why),
+            Exchanged::Failed(why) => Answer::Failed(why),
+        }
+    }
+
+    /// The newest log entry that the order service has heard of, of whichever sale has had this id; 0 for none.
+    ///
+    /// # Errors
+    /// See [`KnownError`].
+    pub async fn newest_of_any(&self, sale: &str) -> Result<u64, KnownError> {
+        known::newest(self, sale, None).await
+    }
+
+    /// Posts a question to a path below, signed in the same way.
+    pub(super) async fn ask(&self, below: &str, body: &str) -> Asked {
+        let path = format!("{}{below}", self.path.trim_end_matches('/'));
+        match self.exchange(&path, body, Some(ANSWER_MAX)).await {
+            Exchanged::Kept(answer) => Asked::Answered(answer),
+            Exchanged::Refused(why) => Asked::Refused(why),
+            Exchanged::Failed(why) => Asked::Failed(why),
+        }
+    }
+
+    async fn exchange(&self, path: &str, body: &str, read_max: Option<usize>) -> Exchanged {
         let deadline = Instant::now() + self.timeout;
         let mut tried = Vec::new();
         let mut why = "no backend is up".to_owned();
         while tried.len() < self.upstream.settings().tries
-            && let Some(pick) = self.upstream.pick(CLIENT, &tried)
+            && let Ok(pick) = self.upstream.pick(CLIENT, |_| None, &tried)
         {
-            let address = self.upstream.address(pick.backend);
-            match timeout_at(deadline, self.attempt(pick, body)).await {
+            let address = pick.address();
+            match timeout_at(deadline, self.attempt(&pick, path, body, read_max)).await {
                 Ok(Ok(answer)) => return answer,
                 Ok(Err(Fault { error, unreached })) => {
                     // Pingora calls it an internal error when we are the ones who have no socket or port left.
                     if *error.etype() != ErrorType::InternalError {
-                        self.upstream.failed(pick.backend, error.etype().as_str());
+                        self.upstream.failed(&pick, error.etype().as_str());
                     }
                     why = format!("{address}: {}", error.etype().as_str());
                     if !unreached {
                         break;
                     }
-                    tried.push(pick.backend);
+                    tried.push(pick.id());
                 }
                 Err(_elapsed) => {
-                    self.upstream.failed(pick.backend, "no answer in time");
+                    self.upstream.failed(&pick, "no answer in time");
                     why = format!("{address}: no answer within {:?}", self.timeout);
                     break;
                 }
             }
         }
-        Answer::Failed(why)
+        Exchanged::Failed(why)
     }
 
-    async fn attempt(&self, pick: Pick, body: &str) -> Result<Answer, Fault> {
-        let mut peer = HttpPeer::new(self.upstream.address(pick.backend), false, String::new());
+    async fn attempt(&self, pick: &Pick, path: &str, body: &str, read_max: Option<usize>) -> Result<Exchanged, Fault> {
+        let mut peer = HttpPeer::new(pick.address(), false, String::new());
         let connect = self.upstream.settings().timeouts.connect.min(self.timeout);
         peer.options.connection_timeout = Some(connect);
         peer.options.total_connection_timeout = Some(connect);
         let connected = self.connector.get_http_session(&peer).await;
         let (mut session, _) = connected.map_err(|error| Fault { error, unreached: true })?;
 
-        let answer = self.exchange(&mut session, body).await.map_err(|error| Fault { error, unreached: false })?;
-        if pick.trial {
-            self.upstream.succeeded(pick.backend);
+        let answer = self.converse(&mut session, path, body, read_max).await;
+        let answer = answer.map_err(|error| Fault { error, unreached: false })?;
+        if pick.is_trial() {
+            self.upstream.succeeded(pick);
         }
         Ok(answer)
     }
 
-    async fn exchange(&self, session: &mut HttpSession, body: &str) -> pingora::Result<Answer> {
-        let written = self.write(session, body).await;
+    async fn converse(
+        &self,
+        session: &mut HttpSession,
+        path: &str,
+        body: &str,
+        read_max: Option<usize>,
+    ) -> pingora::Result<Exchanged> {
+        let written = self.write(session, path, body).await;
         // Who will not read the whole of a body may answer all the same.
         session.read_response().await.map_err(|error| written.err().unwrap_or(error))?;
         while session.get_status().is_some_and(|status| status.is_informational()) {
@@ -124,23 +178,40 @@ impl Poster {
         }
         let status = session.get_status().map_or(0, |status| status.as_u16());
         Ok(match status {
-            200..=299 => Answer::Kept,
+            200..=299 => {
+                let mut answer = Vec::new();
+                while let Some(most) = read_max
+                    && let Some(bytes) = session.read_body_bytes().await?
+                {
+                    answer.extend_from_slice(&bytes);
+                    if answer.len() > most {
+                        return Ok(Exchanged::Failed(format!("its answer has more than {most} bytes")));
+                    }
+                }
+                Exchanged::Kept(answer)
+            }
             400 | 404 | 413 | 422 => {
                 // That it is refused is known, so the reason is not waited for long.
                 let reason = timeout(REASON_WAIT, beginning(session)).await.unwrap_or_default();
-                Answer::Refused(brief(&format!("{status} {reason}")))
+                Exchanged::Refused(brief(&format!("{status} {reason}")))
             }
-            _ => Answer::Failed(format!("{status}")),
+            // Servers that have no such path say so, or that it is not for POST.
+            405 | 501 if read_max.is_some() => Exchanged::Refused(format!("{status}")),
+            _ => Exchanged::Failed(format!("{status}")),
         })
     }
 
-    async fn write(&self, session: &mut HttpSession, body: &str) -> pingora::Result<()> {
-        let host = match &self.upstream.settings().host_header {
-            HostHeader::Upstream | HostHeader::Client => &self.upstream.settings().name,
-            HostHeader::Literal(host) => host,
-        };
-        let mut head = RequestHeader::build("POST", self.path.as_bytes(), Some(6))?;
-        head.insert_header(HOST, host.as_str())?;
+    fn host(&self) -> String {
+        let settings = self.upstream.settings();
+        match &settings.host_header {
+            HostHeader::Upstream | HostHeader::Client => settings.name.clone(),
+            HostHeader::Literal(host) => host.clone(),
+        }
+    }
+
+    async fn write(&self, session: &mut HttpSession, path: &str, body: &str) -> pingora::Result<()> {
+        let mut head = RequestHeader::build("POST", path.as_bytes(), Some(6))?;
+        head.insert_header(HOST, self.host())?;
         head.insert_header(USER_AGENT, concat!("spikegate/", env!("CARGO_PKG_VERSION")))?;
         head.insert_header(CONTENT_TYPE, "application/json")?;
         head.insert_header(CONTENT_LENGTH, body.len())?;

@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
-use crate::ledger::{Change, EventId, LogEntry, OrderId, OrderLine, PaymentId, ReleaseReason, SaleState};
+use crate::ledger::{
+    Change, EventId, LogEntry, Order, OrderId, OrderLine, OrderState, PaymentId, ReleaseReason, SaleState,
+};
 use crate::sale::reply::time;
 
 /// The most events of one POST.
@@ -77,9 +79,31 @@ pub fn events(entry: &LogEntry) -> Vec<Event> {
             };
             orders.iter().enumerate().map(released).collect()
         }
+        Change::Restored { orders } => {
+            let restored = |(part, (id, order)): (usize, &(OrderId, Order))| {
+                let expires_at = time(order.expires_at_ms);
+                event(part, Some(*id), standing(*id, order, &expires_at))
+            };
+            orders.iter().enumerate().map(restored).collect()
+        }
+        // There is nothing to tell; what it was is told by `restored` entries, as far as it is known.
+        Change::Lost => Vec::new(),
         &Change::GivenUp { order: order_id } => vec![event(0, Some(order_id), What::GivenUp { order_id })],
         &Change::State { state } => vec![event(0, None, What::State { state })],
         Change::Stock { change_id, delta } => vec![event(0, None, What::Stock { change_id, delta: *delta })],
+    }
+}
+
+/// What an order that stands like this is told as; its receiver may have heard so before.
+fn standing<'a>(order_id: OrderId, order: &'a Order, expires_at: &'a str) -> What<'a> {
+    let (quantity, buyer) = (order.quantity, order.buyer.as_deref());
+    match (order.state, &order.payment, order.reason) {
+        (OrderState::Paid, Some(payment), _) => What::Paid { order_id, quantity, buyer, payment, retaken: false },
+        (OrderState::Released, _, Some(ReleaseReason::GivenUp)) => What::GivenUp { order_id },
+        (OrderState::Released, _, reason) => {
+            What::Released { order_id, quantity, buyer, reason: reason.unwrap_or(ReleaseReason::Expired) }
+        }
+        _ => What::Held { order_id, quantity, buyer, expires_at },
     }
 }
 

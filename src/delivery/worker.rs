@@ -32,6 +32,8 @@ pub struct Worker {
     outage: Outage,
     /// The delivery is this edge's, as far as it knows, for a sale of this epoch.
     held: Option<Held>,
+    /// The ledger was held against what the receiver knows, and nothing has happened to the ledger since.
+    compared: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -90,7 +92,7 @@ impl Row<'_> {
 
 impl Worker {
     pub fn new(delivery: Arc<Delivery>, told: watch::Receiver<bool>) -> Self {
-        Self { delivery, told, backoff: Backoff::default(), outage: Outage::default(), held: None }
+        Self { delivery, told, backoff: Backoff::default(), outage: Outage::default(), held: None, compared: false }
     }
 
     /// Delivers until it is told to stop.
@@ -104,7 +106,10 @@ impl Worker {
                     self.backoff.succeeded();
                     self.wait_for_news(delivered).await;
                 }
-                Ok(Step::Elsewhere) | Err(Trouble::Lost) => self.wait(IDLE).await,
+                Ok(Step::Elsewhere) | Err(Trouble::Lost) => {
+                    self.compared = false;
+                    self.wait(IDLE).await;
+                }
                 Err(Trouble::Told) => break,
                 Err(Trouble::Receiver(why)) => {
                     self.tell_outage(&why);
@@ -118,6 +123,7 @@ impl Worker {
                     if let LedgerError::Damaged(why) = &error {
                         self.tell_outage(why);
                     }
+                    self.compared = false;
                     self.wait(IDLE).await;
                 }
             }
@@ -135,11 +141,13 @@ impl Worker {
             self.post_again(epoch, &again[..again.len().min(AGAIN_MAX)]).await?;
         }
         let Some(last) = entries.last().map(|entry| entry.seq) else {
+            self.compare().await?;
             return Ok(if more_again { Step::More } else { Step::Idle(taken.progress.delivered) });
         };
         self.look_for_gaps(taken.progress.delivered, &entries);
         let events: Vec<Event> = entries.iter().flat_map(wire::events).collect();
         self.post_all(epoch, &Row { events: &events, up_to: Some(last) }).await?;
+        self.compare().await?;
         Ok(if more_again || last < taken.progress.version { Step::More } else { Step::Idle(last) })
     }
 
@@ -152,6 +160,15 @@ impl Worker {
         self.delivery.learn(epoch, taken.progress);
         self.held = taken.work.is_some().then(|| Held { epoch, until: asked_at + taken.lease.left });
         Ok(taken)
+    }
+
+    /// Whoever begins to deliver holds the ledger against what the receiver knows; see [`Delivery::compare`]. A receiver that
+    /// cannot be asked is asked again with the next step.
+    async fn compare(&mut self) -> Result<(), LedgerError> {
+        if !self.compared {
+            self.compared = self.delivery.compare().await?;
+        }
+        Ok(())
     }
 
     /// Makes sure that nobody else posts while the next POST is under way.

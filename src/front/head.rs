@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 
 use httparse::{Error, Header, Status};
 
+use crate::host::is_host;
 use crate::sale::request;
 
 /// The most bytes of a head.
@@ -40,6 +41,10 @@ pub enum Parsed<'h, 'b> {
 pub struct Request<'h, 'b> {
     /// The method, as sent.
     pub method: &'b str,
+    /// Path and query, as sent.
+    pub target: &'b str,
+    /// 1 of HTTP/1.1, 0 of HTTP/1.0.
+    pub minor_version: u8,
     /// The path, as sent.
     pub path: &'b str,
     /// What stands behind the `?`, as sent.
@@ -74,6 +79,8 @@ pub fn parse<'h, 'b>(bytes: &'b [u8], room: &'h mut Room<'b>) -> Parsed<'h, 'b> 
             let keep_alive = said.connection.unwrap_or(Connection::usual_of(version));
             Parsed::Clear(Request {
                 method,
+                target,
+                minor_version: version,
                 path,
                 query,
                 len,
@@ -82,7 +89,7 @@ pub fn parse<'h, 'b>(bytes: &'b [u8], room: &'h mut Room<'b>) -> Parsed<'h, 'b> 
                 is_plain: matches!(method, "GET" | "POST")
                     && said.body_len.unwrap_or(0) == 0
                     && is_usual_target(target)
-                    && (said.host.is_some_and(is_usual_host) || (version == 0 && said.host.is_none()))
+                    && (said.host.is_some_and(is_host) || (version == 0 && said.host.is_none()))
                     && keep_alive != Connection::Other,
                 fields: parsed.headers,
             })
@@ -181,11 +188,6 @@ fn is_usual_target(target: &str) -> bool {
     target.starts_with('/') && target.bytes().all(usual)
 }
 
-/// A name or an address, perhaps with a port.
-fn is_usual_host(host: &[u8]) -> bool {
-    !host.is_empty() && host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(byte))
-}
-
 impl request::Head for Request<'_, '_> {
     fn method(&self) -> &str {
         self.method
@@ -200,5 +202,7 @@ impl request::Head for Request<'_, '_> {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;

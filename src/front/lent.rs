@@ -2,19 +2,22 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::tls::SslDigest;
 use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
-use tokio::net::TcpStream;
+
+use super::flood::Frames;
+use super::wire::Wire;
 
 /// Pingora writes head and body of an answer apart; what fits in here leaves the machine together. It is as much as
 /// Pingora's own streams hold back: more would delay the parts of an answer that a backend sends slowly.
@@ -27,32 +30,56 @@ const WRITE_BUFFER: usize = 1460;
 #[derive(Debug)]
 pub struct Lent {
     /// Only [`Lent::take_back`] takes it out.
-    stream: Option<BufWriter<TcpStream>>,
+    stream: Option<BufWriter<Wire>>,
     digest: Arc<SocketDigest>,
     /// The bytes of the request that are still to be read; `None` if nobody knows how many there are.
     owed: Option<u64>,
     /// What was read behind the request.
     behind: Vec<u8>,
+    /// Of a connection of HTTP/2.
+    frames: Option<Box<Frames>>,
 }
 
 impl Lent {
     /// Lends `stream`, of which `owed` bytes belong to the request, or all bytes to Pingora.
-    pub fn new(stream: TcpStream, peer: SocketAddr, owed: Option<u64>) -> Self {
-        let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
+    pub fn new(stream: Wire, peer: SocketAddr, owed: Option<u64>) -> Self {
+        let digest = SocketDigest::from_raw_fd(stream.id());
         // It is new, so this sets it; Pingora would ask the system for it.
         let _ = digest.peer_addr.set(Some(peer.into()));
         let stream = Some(BufWriter::with_capacity(WRITE_BUFFER, stream));
-        Self { stream, digest: Arc::new(digest), owed, behind: Vec::new() }
+        Self { stream, digest: Arc::new(digest), owed, behind: Vec::new(), frames: None }
+    }
+
+    /// Lends `stream` for good, for HTTP/2.
+    pub fn for_http2(stream: Wire, peer: SocketAddr) -> Self {
+        let mut lent = Self::new(stream, peer, None);
+        lent.frames = Some(Box::new(Frames::new(Instant::now())));
+        lent
+    }
+
+    /// All bytes are Pingora's.
+    fn poll_read_all(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(self.stream()?.poll_read(cx, buf))?;
+        let seen = |frames: &mut Box<Frames>| frames.received(&buf.filled()[before..], Instant::now);
+        Poll::Ready(self.frames.as_mut().map_or(Ok(()), seen))
+    }
+
+    fn count_sent(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Some(frames), Poll::Ready(Ok(written))) = (&mut self.frames, &written) {
+            frames.sent(*written);
+        }
+        written
     }
 
     /// The stream, with what was read from it behind the request. `None` if not all of the request was read or not all
     /// of the answer written, which no request may follow.
-    pub fn take_back(mut self) -> Option<(TcpStream, Vec<u8>)> {
+    pub fn take_back(mut self) -> Option<(Wire, Vec<u8>)> {
         let stream = self.stream.take_if(|stream| self.owed == Some(0) && stream.buffer().is_empty())?;
         Some((stream.into_inner(), std::mem::take(&mut self.behind)))
     }
 
-    fn stream(&mut self) -> io::Result<Pin<&mut BufWriter<TcpStream>>> {
+    fn stream(&mut self) -> io::Result<Pin<&mut BufWriter<Wire>>> {
         self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
@@ -76,7 +103,7 @@ impl Lent {
 impl AsyncRead for Lent {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.owed {
-            None => self.stream()?.poll_read(cx, buf),
+            None => self.poll_read_all(cx, buf),
             Some(0) => self.poll_end(cx),
             Some(owed) => {
                 let most = usize::try_from(owed).unwrap_or(usize::MAX).min(buf.remaining());
@@ -93,7 +120,8 @@ impl AsyncRead for Lent {
 
 impl AsyncWrite for Lent {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write(cx, bytes)
+        let written = self.stream()?.poll_write(cx, bytes);
+        self.count_sent(written)
     }
 
     fn poll_write_vectored(
@@ -101,7 +129,8 @@ impl AsyncWrite for Lent {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write_vectored(cx, parts)
+        let written = self.stream()?.poll_write_vectored(cx, parts);
+        self.count_sent(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -136,7 +165,7 @@ impl Shutdown for Lent {
 
 impl UniqueID for Lent {
     fn id(&self) -> UniqueIDType {
-        self.stream.as_ref().map_or(-1, |stream| stream.get_ref().as_raw_fd())
+        self.stream.as_ref().map_or(-1, |stream| stream.get_ref().id())
     }
 }
 
@@ -158,5 +187,10 @@ impl GetProxyDigest for Lent {
     }
 }
 
-impl Ssl for Lent {}
+impl Ssl for Lent {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.stream.as_ref().and_then(|stream| stream.get_ref().tls())
+    }
+}
+
 impl Peek for Lent {}

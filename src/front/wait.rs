@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, Sleep};
 
-use crate::config::ClientTimeouts;
+use crate::rules::Rules;
 
 /// A wait that spans all requests of a connection.
 ///
@@ -32,14 +32,8 @@ enum Phase {
     Next,
     /// The rest of a head.
     Rest,
-}
-
-/// Why a wait is over.
-pub enum Ended {
-    /// The client took too long.
-    Late,
-    /// The edge ends, and nothing is under way here.
-    Stopped,
+    /// The last request, since the edge stops.
+    Last,
 }
 
 impl<'a, 'n> Wait<'a, 'n> {
@@ -54,30 +48,36 @@ impl<'a, 'n> Wait<'a, 'n> {
         self.phase = Phase::None;
     }
 
-    /// Whether the wait is over, for a connection of which nothing is known yet (`is_idle`) or part of a head. The whole
-    /// head has one deadline, however it trickles in. Asks `is_stopping` after it has registered, so that nothing can be
-    /// missed in between.
+    /// Whether the client took too long, on a connection of which nothing is known yet (`is_idle`) or part of a head. The whole
+    /// head has one deadline, however it trickles in. When the edge stops, little time is left for a head to begin. Asks
+    /// `is_stopping` after it has registered, so that nothing can be missed in between.
     pub fn poll(
         &mut self,
         is_idle: bool,
-        client: &ClientTimeouts,
+        rules: &Rules,
         is_stopping: impl Fn() -> bool,
         cx: &mut Context<'_>,
-    ) -> Poll<Ended> {
-        let phase = match self.phase {
-            Phase::First if is_idle => Phase::First,
-            _ if is_idle => Phase::Next,
-            _ => Phase::Rest,
-        };
-        if phase != self.phase {
-            self.phase = phase;
-            self.due = Instant::now() + if is_idle { client.keepalive } else { client.read };
-        }
+    ) -> Poll<()> {
         let is_known = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
         if !is_known {
             self.waker = Some(cx.waker().clone());
             // Only to be woken; what has happened is asked below.
             let _ = self.stop.as_mut().poll(cx);
+        }
+        let phase = match self.phase {
+            _ if !is_idle => Phase::Rest,
+            _ if is_stopping() => Phase::Last,
+            Phase::First => Phase::First,
+            _ => Phase::Next,
+        };
+        if phase != self.phase {
+            self.phase = phase;
+            self.due = Instant::now()
+                + match phase {
+                    Phase::Rest => rules.client.read,
+                    Phase::Last => rules.farewell,
+                    _ => rules.client.keepalive,
+                };
         }
         let is_too_late = self.due < self.alarm.deadline();
         if is_too_late {
@@ -86,11 +86,11 @@ impl<'a, 'n> Wait<'a, 'n> {
         if !is_known || is_too_late || self.alarm.is_elapsed() {
             while self.alarm.as_mut().poll(cx).is_ready() {
                 if Instant::now() >= self.due {
-                    return Poll::Ready(Ended::Late);
+                    return Poll::Ready(());
                 }
                 self.alarm.as_mut().reset(self.due);
             }
         }
-        if is_idle && is_stopping() { Poll::Ready(Ended::Stopped) } else { Poll::Pending }
+        Poll::Pending
     }
 }

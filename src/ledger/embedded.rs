@@ -4,7 +4,8 @@
 //! One thread owns both, so that steps come one after the other. What it holds in memory is what the log says: should a
 //! write fail, nobody knows what reached the disk, and the log is read again before anything else is done.
 
-mod journal;
+mod books;
+pub(crate) mod journal;
 mod outbox;
 
 use std::collections::HashMap;
@@ -46,7 +47,8 @@ impl EmbeddedLedger {
     pub fn open(folder: &Path, clock: Clock) -> Result<Self, LedgerError> {
         fs::create_dir_all(folder)
             .map_err(|error| LedgerError::Unavailable(format!("{}: {error}", folder.display())))?;
-        let mut keeper = Keeper { path: folder.join("ledger.db"), clock, kept: None, leases: Leases::default() };
+        let path = folder.join("ledger.db");
+        let mut keeper = Keeper { path, clock, kept: None, is_given: false, leases: Leases::default() };
         keeper.read_all()?;
         let (steps, mut waiting) = mpsc::channel::<Step>(STEPS_WAITING);
         thread::Builder::new()
@@ -58,6 +60,32 @@ impl EmbeddedLedger {
             })
             .map_err(|error| LedgerError::Unavailable(format!("its thread cannot be started: {error}")))?;
         Ok(Self { steps })
+    }
+
+    /// Closes the folder, for the edge that follows this one: until it is taken back, every step is refused. All steps that were
+    /// asked for before are done then.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`] if the thread is gone.
+    pub async fn give_away(&self) -> Result<(), LedgerError> {
+        self.step(|keeper| {
+            keeper.is_given = true;
+            keeper.kept = None;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Opens the folder again, from which nobody sells any more.
+    ///
+    /// # Errors
+    /// As of [`EmbeddedLedger::open`]; the next step tries it again.
+    pub async fn take_back(&self) -> Result<(), LedgerError> {
+        self.step(|keeper| {
+            keeper.is_given = false;
+            keeper.read_all().map(drop)
+        })
+        .await
     }
 
     /// Has the thread do a step. A caller that stops waiting does not stop the step.
@@ -81,6 +109,8 @@ struct Keeper {
     clock: Clock,
     /// `None` after a write of which nobody knows what became, until the log has been read again.
     kept: Option<Kept>,
+    /// Another edge has the folder.
+    is_given: bool,
     leases: Leases,
 }
 
@@ -99,6 +129,9 @@ struct KeptSale {
 impl Keeper {
     /// Opens the journal and replays it, unless that is done.
     fn read_all(&mut self) -> Result<&mut Kept, LedgerError> {
+        if self.is_given {
+            return Err(LedgerError::Unavailable("it was given to the edge that follows this one".into()));
+        }
         let kept = match self.kept.take() {
             Some(kept) => kept,
             None => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{OrderId, PaymentId, ReleaseReason, SaleState, Terms, View};
+use super::{Order, OrderId, PaymentId, ReleaseReason, SaleState, Terms, View};
 
 /// One sync brings entries until they have so many lines together (see [`LogEntry::lines`]), so that a Redis script stays
 /// short. The last one is brought whole.
@@ -75,6 +75,13 @@ pub enum Change {
         /// How many.
         delta: i64,
     },
+    /// Orders of which the ledger knew less than others, written by a reconciliation; each as it stands from now on.
+    Restored {
+        /// They; at least one.
+        orders: Vec<(OrderId, Order)>,
+    },
+    /// An entry of this number was lost. A reconciliation keeps the place, so that no number is ever used twice.
+    Lost,
 }
 
 /// One entry of a sale's log; written in the same atomic step as the change itself.
@@ -95,6 +102,7 @@ impl LogEntry {
     pub fn lines(&self) -> usize {
         match &self.change {
             Change::Held { orders, .. } | Change::Released { orders, .. } => 1 + orders.len(),
+            Change::Restored { orders } => 1 + orders.len(),
             _ => 1,
         }
     }

@@ -119,6 +119,17 @@ impl SaleModel {
         self.orders.iter()
     }
 
+    /// Those who have something, and what.
+    pub fn buyers(&self) -> impl Iterator<Item = (&Arc<str>, Holdings)> {
+        self.buyers.iter().map(|(buyer, has)| (buyer, *has))
+    }
+
+    /// Whether this change of the stock was made.
+    #[must_use]
+    pub fn has_change(&self, change_id: &str) -> bool {
+        self.changes.contains_key(change_id)
+    }
+
     /// What a buyer has.
     #[must_use]
     pub fn held_by(&self, buyer: &str) -> Holdings {
@@ -285,11 +296,36 @@ impl SaleModel {
                 self.total = self.total.saturating_add_signed(*delta);
                 self.changes.insert(Arc::clone(change_id), *delta);
             }
+            Change::Restored { orders } => orders.iter().for_each(|(id, order)| self.restate(entry.seq, *id, order)),
+            Change::Lost => {}
+        }
+    }
+
+    /// An order stands like this now, however it stood before.
+    fn restate(&mut self, seq: u64, id: OrderId, order: &Order) {
+        let before = self.orders.insert(id, order.clone());
+        if let Some(before) = before.as_ref().filter(|before| before.state != OrderState::Released) {
+            self.give_back(before.buyer.as_ref(), before.quantity);
+            if before.state == OrderState::Held {
+                self.hold(before.buyer.as_ref(), -1);
+            } else {
+                self.paid = self.paid.saturating_sub(u64::from(before.quantity));
+            }
+        }
+        match order.state {
+            OrderState::Released => return,
+            OrderState::Paid => self.paid += u64::from(order.quantity),
+            OrderState::Held => self.hold(order.buyer.as_ref(), 1),
+        }
+        self.take(order.buyer.as_ref(), order.quantity);
+        if order.state == OrderState::Held && before.is_none_or(|before| before.state != OrderState::Held) {
+            self.due.entry((order.expires_at_ms, seq)).or_default().push(id);
         }
     }
 
     fn take(&mut self, buyer: Option<&Arc<str>>, quantity: u32) {
-        self.sold += u64::from(quantity);
+        // A damaged log may begin with any number; one that comes around to 0 would be sold again.
+        self.sold = self.sold.saturating_add(u64::from(quantity));
         if let Some(buyer) = buyer {
             self.buyers.entry(Arc::clone(buyer)).or_default().tickets += u64::from(quantity);
         }

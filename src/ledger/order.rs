@@ -94,7 +94,7 @@ pub enum ReleaseReason {
 }
 
 /// One order as it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// Where it stands.
     pub state: OrderState,
@@ -127,6 +127,16 @@ impl Order {
             expires_at_ms: 0,
             payment: None,
             reason: Some(ReleaseReason::GivenUp),
+        }
+    }
+
+    /// How far it has come. An order only goes forward, so of two accounts of it the further one is the newer.
+    #[must_use]
+    pub fn rank(&self) -> u8 {
+        match self.state {
+            OrderState::Held => 0,
+            OrderState::Released => 1,
+            OrderState::Paid => 2,
         }
     }
 

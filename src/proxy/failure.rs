@@ -1,5 +1,7 @@
 //! Requests that could not be served: whose fault it was, what the client is told, and what is logged.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,7 +9,10 @@ use http::StatusCode;
 use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
-use crate::upstream::Upstream;
+use crate::request_id::RequestId;
+use crate::upstream::{NoPick, Upstream};
+
+const BACKENDS_FULL: ErrorType = ErrorType::CustomCode("all backends have max_conns requests", 503);
 
 /// Why a request could not be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +21,8 @@ pub enum Failure {
     BadGateway,
     /// No backend of the group may be asked: 503.
     NoBackend,
+    /// Every backend that may be asked has as many requests as it may have: 503.
+    BackendsFull,
     /// A backend took too long: 504.
     GatewayTimeout,
     /// A fault of the edge itself: 500.
@@ -24,11 +31,24 @@ pub enum Failure {
     BadRequest,
     /// The client took too long to send its request: 408.
     RequestTimeout,
+    /// The client's body is longer than it may be: 413.
+    BodyTooLarge,
     /// The client left before it was answered. Nobody is told; the log calls it 499, as Nginx does.
     ClientGone,
 }
 
 impl Failure {
+    /// As an error of Pingora's, which [`Failure::of`] understands.
+    pub fn error(none: NoPick) -> Box<Error> {
+        Error::explain(
+            match none {
+                NoPick::Nobody => ErrorType::HTTPStatus(503),
+                NoPick::Full => BACKENDS_FULL,
+            },
+            "no backend can be asked",
+        )
+    }
+
     /// What an error of Pingora's means.
     pub fn of(error: &Error) -> Self {
         use ErrorType::{
@@ -36,6 +56,8 @@ impl Failure {
         };
         match (error.esource(), error.etype()) {
             (_, HTTPStatus(503)) => Self::NoBackend,
+            (_, full) if *full == BACKENDS_FULL => Self::BackendsFull,
+            (_, HTTPStatus(413)) => Self::BodyTooLarge,
             (ErrorSource::Upstream, ConnectTimedout | ReadTimedout | WriteTimedout) => Self::GatewayTimeout,
             (ErrorSource::Upstream, _) => Self::BadGateway,
             (ErrorSource::Downstream, ReadTimedout) => Self::RequestTimeout,
@@ -49,11 +71,12 @@ impl Failure {
     pub fn code(self) -> u16 {
         match self {
             Self::BadGateway => 502,
-            Self::NoBackend => 503,
+            Self::NoBackend | Self::BackendsFull => 503,
             Self::GatewayTimeout => 504,
             Self::Internal => 500,
             Self::BadRequest => 400,
             Self::RequestTimeout => 408,
+            Self::BodyTooLarge => 413,
             Self::ClientGone => 499,
         }
     }
@@ -66,8 +89,10 @@ impl Failure {
     /// Whether it is ours to mend. What clients do wrong is only worth a line when looking for it.
     fn level(self) -> log::Level {
         match self {
-            Self::BadGateway | Self::NoBackend | Self::GatewayTimeout | Self::Internal => log::Level::Error,
-            Self::BadRequest | Self::RequestTimeout | Self::ClientGone => log::Level::Debug,
+            Self::BadGateway | Self::NoBackend | Self::BackendsFull | Self::GatewayTimeout | Self::Internal => {
+                log::Level::Error
+            }
+            Self::BadRequest | Self::RequestTimeout | Self::BodyTooLarge | Self::ClientGone => log::Level::Debug,
         }
     }
 }
@@ -77,13 +102,15 @@ impl Failure {
 pub struct FailureLog {
     bad_gateway: Kind,
     no_backend: Kind,
+    backends_full: Kind,
     gateway_timeout: Kind,
     internal: Kind,
     by_client: Kind,
 }
 
+/// What happens again and again: counted, and worth a line a second at most.
 #[derive(Default)]
-struct Kind {
+pub struct Kind {
     count: AtomicU64,
     /// When a line was last written, in seconds since 1970.
     logged_at: AtomicU64,
@@ -91,29 +118,46 @@ struct Kind {
     logged: AtomicU64,
 }
 
+/// Where a request was that failed.
+pub struct Place<'a> {
+    /// The path prefix of its route, if it had one.
+    pub route: Option<&'a str>,
+    /// The group of its backends, if there was one.
+    pub upstream: Option<&'a Upstream>,
+    /// The backend, if one was tried.
+    pub backend: Option<SocketAddr>,
+    /// Its id, if it had one.
+    pub id: Option<&'a RequestId>,
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.upstream, self.backend) {
+            (Some(upstream), Some(backend)) => write!(f, "upstream {}, {backend}", upstream.settings().name),
+            (Some(upstream), None) => write!(f, "upstream {}, no backend", upstream.settings().name),
+            (None, _) => f.write_str("the edge itself"),
+        }?;
+        self.route.map_or(Ok(()), |route| write!(f, ", route {route}"))?;
+        self.id.map_or(Ok(()), |id| write!(f, ", request {id}"))
+    }
+}
+
 impl FailureLog {
     /// Counts a failure, and logs it unless another of its kind was logged within this second. The line has the path
-    /// without its query, which may hold secrets, and where the request was: a group, and the backend if one was tried.
-    pub fn record(&self, failure: Failure, error: &Error, session: &Session, way: Option<(&Upstream, Option<usize>)>) {
+    /// without its query, which may hold secrets, and where the request was.
+    pub fn record(&self, failure: Failure, error: &Error, session: &Session, place: Place<'_>) {
         let level = failure.level();
         let Some(unlogged) = self.kind(failure).count(log::log_enabled!(level)) else {
             return;
         };
         let request = session.req_header();
-        let place = match way {
-            Some((upstream, Some(backend))) => {
-                format!("upstream {}, {}", upstream.settings().name, upstream.address(backend))
-            }
-            Some((upstream, None)) => format!("upstream {}, no backend", upstream.settings().name),
-            None => "the edge itself".to_owned(),
-        };
         let others = if unlogged > 1 { format!(" ({} more since the last line)", unlogged - 1) } else { String::new() };
         log::log!(
             level,
             "{} {} {}: {place}: {}{others}",
             failure.code(),
             request.method,
-            request.uri.path(),
+            request.uri.path().escape_debug(),
             error.etype().as_str(),
         );
     }
@@ -122,16 +166,19 @@ impl FailureLog {
         match failure {
             Failure::BadGateway => &self.bad_gateway,
             Failure::NoBackend => &self.no_backend,
+            Failure::BackendsFull => &self.backends_full,
             Failure::GatewayTimeout => &self.gateway_timeout,
             Failure::Internal => &self.internal,
-            Failure::BadRequest | Failure::RequestTimeout | Failure::ClientGone => &self.by_client,
+            Failure::BadRequest | Failure::RequestTimeout | Failure::BodyTooLarge | Failure::ClientGone => {
+                &self.by_client
+            }
         }
     }
 }
 
 impl Kind {
     /// One more. How many there were since the last line, this one included, if it is time for another line.
-    fn count(&self, wanted: bool) -> Option<u64> {
+    pub fn count(&self, wanted: bool) -> Option<u64> {
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         if !wanted {
             return None;
@@ -167,8 +214,11 @@ mod tests {
         assert_eq!(failure(Upstream, ErrorType::ReadTimedout), Failure::GatewayTimeout);
         assert_eq!(failure(Upstream, ErrorType::WriteTimedout), Failure::GatewayTimeout);
         assert_eq!(failure(Internal, ErrorType::HTTPStatus(503)), Failure::NoBackend);
+        assert_eq!(Failure::of(&Failure::error(NoPick::Nobody)), Failure::NoBackend);
+        assert_eq!(Failure::of(&Failure::error(NoPick::Full)), Failure::BackendsFull);
         assert_eq!(failure(Internal, ErrorType::InternalError), Failure::Internal);
         assert_eq!(failure(Downstream, ErrorType::ReadTimedout), Failure::RequestTimeout);
+        assert_eq!(failure(Downstream, ErrorType::HTTPStatus(413)), Failure::BodyTooLarge);
         assert_eq!(failure(Downstream, ErrorType::ConnectionClosed), Failure::ClientGone);
         assert_eq!(failure(Downstream, ErrorType::WriteTimedout), Failure::ClientGone);
         assert_eq!(failure(Downstream, ErrorType::InvalidHTTPHeader), Failure::BadRequest);

@@ -1,10 +1,15 @@
-//! Requests that the edge answers itself, taken from Pingora's session and given back to it.
+//! Requests that the edge answers itself, taken from Pingora's session.
+
+use std::borrow::Cow;
+use std::time::Duration;
 
 use pingora::http::RequestHeader;
-use pingora::{Error, Result};
+use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
+use tokio::time::timeout;
 
-use super::reply::send;
+use crate::answer::Answer;
+use crate::client::Client;
 use crate::sale::request::{BODY_MAX, Head};
 use crate::shop::Place;
 
@@ -23,15 +28,25 @@ impl Head for RequestHeader {
     }
 }
 
-/// Answers a request for `place`.
+/// The answer to a request of `client` for `place`, whose body comes within `most`, however it trickles in.
 ///
 /// # Errors
 /// If the client is gone or its body does not come.
-pub(super) async fn serve(session: &mut Session, place: Place<'_>) -> Result<()> {
+pub(super) async fn answer(
+    session: &mut Session,
+    place: Place<'_>,
+    client: Client,
+    most: Duration,
+) -> Result<Cow<'static, Answer>> {
     let takes_body = place.takes_body(session.req_header().method.as_str());
-    let body = if takes_body { read_body(session).await.map_err(Error::into_down)? } else { Vec::new() };
-    let answer = place.answer(session.req_header(), &body).await;
-    send(session, &answer).await
+    let body = if takes_body {
+        let body = timeout(most, read_body(session)).await;
+        let late = || Error::explain(ErrorType::ReadTimedout, "the body of a purchase");
+        body.unwrap_or_else(|_| Err(late())).map_err(Error::into_down)?
+    } else {
+        Vec::new()
+    };
+    Ok(place.answer(client, session.req_header(), &body).await)
 }
 
 /// Reads a body up to one byte more than a purchase may have, so that a longer one shows. One that says itself that it

@@ -1,24 +1,29 @@
 //! Answers of the edge's own, sent by Pingora.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use http::StatusCode;
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
+use serde_json::Value;
 
+use super::forward;
 use crate::answer::Answer;
+use crate::config::HeaderRules;
+use crate::sale::reply::{RETRY_SPREAD_S, in_turn, spread};
 
 /// How long the rest of a request's body is read and thrown away behind the answer: Nginx's `lingering_timeout`.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Answers with `status`, and with nothing but its name as the body.
-///
-/// # Errors
-///
-/// If the client is gone.
-pub async fn plain(session: &mut Session, status: StatusCode) -> Result<()> {
-    send(session, &Answer::bare(status)).await
+static BUSY: LazyLock<[Answer; RETRY_SPREAD_S as usize]> = LazyLock::new(|| {
+    let detail = "Every backend has as many requests as it may have. Ask again.";
+    spread(&Answer::problem(503, "backends-busy", "Backends busy", detail, Value::Null))
+});
+
+/// The answer to a request for which every backend has too many others.
+pub fn busy() -> &'static Answer {
+    in_turn(&*BUSY)
 }
 
 /// Sends an answer. The connection is kept if it was to be kept and the request was read to its end.
@@ -27,6 +32,15 @@ pub async fn plain(session: &mut Session, status: StatusCode) -> Result<()> {
 ///
 /// If the client is gone.
 pub async fn send(session: &mut Session, answer: &Answer) -> Result<()> {
+    send_by(session, answer, &HeaderRules::default()).await
+}
+
+/// The same, with what a route does to the headers of its answers.
+///
+/// # Errors
+///
+/// If the client is gone.
+pub async fn send_by(session: &mut Session, answer: &Answer, rules: &HeaderRules) -> Result<()> {
     let mut head = ResponseHeader::build(answer.status, Some(8))?;
     let mut fields = Ok(());
     answer.fields(|name, value| {
@@ -36,6 +50,7 @@ pub async fn send(session: &mut Session, answer: &Answer) -> Result<()> {
         }
     });
     fields.map_err(|error| Error::because(ErrorType::InvalidHTTPHeader, "an answer of our own", error))?;
+    forward::apply_to_answer(rules, &mut head)?;
     session.write_response_header(Box::new(head), false).await?;
     session.write_response_body(Some(answer.body.clone()), true).await?;
     finish_request(session).await
@@ -46,7 +61,7 @@ pub async fn send(session: &mut Session, answer: &Answer) -> Result<()> {
 /// # Errors
 ///
 /// If the client is gone.
-async fn finish_request(session: &mut Session) -> Result<()> {
+pub async fn finish_request(session: &mut Session) -> Result<()> {
     if !session.is_body_done() {
         // Closing while bytes wait to be read makes the kernel send a reset, and that may overtake the answer.
         session.set_total_drain_timeout(Some(LINGER));

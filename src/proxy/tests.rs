@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use crate::config::{ClientTimeouts, HealthCheck, HostHeader, Probe};
+use crate::config::{ClientTimeouts, HealthCheck, HostHeader, Probe, Route};
 use stand::{PATIENCE, Stand, answering, backend, header, nobody, upstream};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -233,13 +233,16 @@ fn an_unknown_route_keeps_the_connection() {
 
 #[test]
 fn an_answer_is_not_lost_behind_an_unread_body() {
-    let stand = Stand::with(upstream(&[nobody()]), |config| config.routes[0].path = "/shop".to_owned());
-    for path in ["/other", "/shop"] {
+    let route = |path: &str, max_body| Route { path: path.to_owned(), max_body, ..Route::default() };
+    let stand = Stand::with(upstream(&[nobody()]), |config| {
+        config.routes = vec![route("/shop", None), route("/small", Some(1_000_000))];
+    });
+    for path in ["/other", "/shop", "/small"] {
         let mut client = stand.client();
         client.send(&format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n"));
         (0..30).for_each(|_| client.send(&"x".repeat(100_000)));
         let answer = client.answer();
-        assert!(matches!(answer.status(), 404 | 502), "{answer:?}");
+        assert!(matches!(answer.status(), 404 | 413 | 502), "{answer:?}");
         assert_eq!(answer.header("connection"), Some("close"));
     }
 }
@@ -292,7 +295,7 @@ fn a_backend_learns_who_asked_for_what() {
     for (name, value) in [
         ("host", "load_rule"),
         ("x-real-ip", "127.0.0.1"),
-        ("x-forwarded-for", "2.2.2.2, 127.0.0.1"),
+        ("x-forwarded-for", "127.0.0.1"),
         ("x-forwarded-proto", "http"),
         ("x-forwarded-host", "shop.example"),
     ] {

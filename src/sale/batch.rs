@@ -9,12 +9,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use opentelemetry::trace::SpanContext;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep_until, timeout_at};
 
 use super::gate::{Verdict, Visitor};
 use super::{Outcome, Refusal, Sale};
 use crate::ledger::{BATCH_MAX, Decision, LedgerError, Purchase, Reserved};
+use crate::trace;
 
 /// Pause before a batch whose outcome is unknown is asked again; doubled each time up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
@@ -28,6 +30,8 @@ pub struct Pending {
     pub(super) has_key: bool,
     /// When its client is told, whatever is known by then.
     pub(super) deadline: Instant,
+    /// The span of the purchase, if it is traced.
+    pub(super) trace: Option<Box<SpanContext>>,
     pub(super) reply: oneshot::Sender<Outcome>,
 }
 
@@ -44,6 +48,7 @@ impl Pending {
     fn judge(self, sale: &Sale, now: Instant) -> Option<(Verdict, Self)> {
         if self.reply.is_closed() {
             // Its client has gone, and the ledger was never asked: nothing is lost.
+            sale.metrics.left();
             return None;
         }
         if self.deadline <= now {
@@ -60,6 +65,10 @@ impl Pending {
     }
 
     fn tell(self, sale: &Sale, outcome: Outcome) {
+        // Its deadline was set when it came.
+        sale.metrics
+            .waits
+            .add((Instant::now() + sale.rules().settings.deadline).saturating_duration_since(self.deadline));
         // A client that has gone is told nothing; its order, if there is one, ends with its hold.
         let _ = self.reply.send(sale.record(outcome));
     }
@@ -151,14 +160,14 @@ impl Line {
 
     /// Takes as many as may go to the ledger together, and answers those on the way whom the gate refuses by now.
     fn gather(&mut self, sale: &Sale, now: Instant) -> Vec<Pending> {
-        let local_stock = u64::from(sale.settings.local_stock);
+        let local_stock = u64::from(sale.rules().settings.local_stock);
         let mut batch = Vec::with_capacity(self.next.len());
         let mut tickets = 0;
         let mut log_is_wanted = false;
         while let Some(pending) = self.next.pop_front() {
             match pending.judge(sale, now) {
                 Some((Verdict::Refuse(refusal), pending)) => pending.refuse(sale, refusal),
-                Some((Verdict::Wait, pending)) if self.behind.len() >= sale.settings.queue => {
+                Some((Verdict::Wait, pending)) if self.behind.len() >= sale.rules().settings.queue => {
                     pending.refuse(sale, Refusal::Busy);
                 }
                 Some((Verdict::Wait, pending)) => {
@@ -207,8 +216,20 @@ async fn decide(sale: &Sale, mut batch: Vec<Pending>) {
     let deadline = batch.iter().map(|pending| pending.deadline).min().unwrap_or_else(Instant::now);
     sale.metrics.batches.add(1);
     sale.metrics.attempts.add(purchases.len() as u64);
+    sale.metrics.batch_size.add(purchases.len());
 
-    match reserve_until(sale, epoch, &purchases, deadline).await {
+    let traced = batch.iter().filter_map(|pending| pending.trace.as_deref());
+    let trace = trace::Batch::begin(sale.id(), purchases.len(), traced);
+
+    let decided = reserve_until(sale, epoch, &purchases, deadline).await;
+    if let Some(trace) = trace {
+        trace.end(match &decided {
+            Ok(_) => None,
+            Err(Fault::Unknown) => Some("nobody knows whether it was done"),
+            Err(Fault::NotDone(_)) => Some("it was not done"),
+        });
+    }
+    match decided {
         Ok(reserved) => {
             for (pending, decision) in batch.drain(..).zip(&reserved.decisions) {
                 let outcome = outcome(&pending, decision, &reserved);
@@ -242,10 +263,14 @@ async fn reserve_until(
     let mut may_be_done = false;
     loop {
         let asked_at = Instant::now();
-        let step = sale.shared.ledger.reserve(&sale.settings.key, epoch, &sale.terms, purchases);
-        let error = match timeout_at(deadline.into(), step).await {
+        let terms = sale.terms();
+        let step = sale.shared.ledger.reserve(&sale.key, epoch, &terms, purchases);
+        let answer = timeout_at(deadline.into(), step).await;
+        let answered_at = Instant::now();
+        sale.metrics.ledger.add(answered_at - asked_at);
+        let error = match answer {
             Ok(Ok(reserved)) => {
-                sale.gate.learn_step(purchases, &reserved, asked_at..Instant::now());
+                sale.gate.learn_step(purchases, &reserved, asked_at..answered_at);
                 return Ok(reserved);
             }
             Ok(Err(error)) => error,
@@ -255,6 +280,7 @@ async fn reserve_until(
         may_be_done |= matches!(error, LedgerError::Unknown(_));
         let refusal = match error {
             LedgerError::Missing => Refusal::Missing,
+            LedgerError::Fenced(_) => Refusal::LostData,
             _ => Refusal::Unavailable,
         };
         // Whatever the fault is, the gate's counters cannot be trusted until the ledger has been heard again.

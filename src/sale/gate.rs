@@ -1,13 +1,15 @@
 //! The gate: what an edge remembers of a sale, so that a refusal costs a memory read. The gate cannot sell.
 //!
 //! It knows only what the ledger told it: the counters of one version, and which orders the log names. It refuses from
-//! memory under three rules:
+//! memory under four rules:
 //!
 //! 1. Sold out is never a latch. What is known is replaced by every newer answer of the ledger and dropped when the
 //!    ledger cannot be reached.
 //! 2. A made order is never denied. A purchase that may be a retry (it has a key) is refused only if the log is read up
 //!    to the version that is known, and does not name its order.
-//! 3. A buyer's limit is remembered only as long as the log, read up to the known version, shows no change of it.
+//! 3. What is known is replaced by every sync, so what is older than that is no longer used, and the ledger decides: the
+//!    process or its machine slept, and the world did not.
+//! 4. A buyer's limit is remembered only as long as the log, read up to the known version, shows no change of it.
 
 mod fingerprints;
 mod limits;
@@ -53,6 +55,8 @@ enum Knowledge {
     Nothing,
     /// The ledger says that it has no such sale.
     Missing,
+    /// The ledger has lost changes of the sale, and sells nothing until they are found.
+    Fenced(Arc<str>),
     /// The ledger's word.
     Known(Known),
 }
@@ -60,6 +64,8 @@ enum Knowledge {
 #[derive(Debug, Clone)]
 struct Known {
     view: View,
+    /// When the ledger was asked for it.
+    asked_at: Instant,
     /// The orders that the log named so far; more are added as they become known.
     orders: Arc<Fingerprints>,
     /// Whether every order of this version is among them.
@@ -118,6 +124,8 @@ impl Known {
 
 /// One sale's gate.
 pub struct Gate {
+    /// How old what it knows may be.
+    memory: Duration,
     knowledge: ArcSwap<Knowledge>,
     /// What is newly known of orders goes here. Another table takes its place when all is forgotten: whoever still judges by
     /// an older knowledge has the table that belongs to it.
@@ -135,9 +143,12 @@ pub struct Gate {
     learning: Mutex<()>,
 }
 
-impl Default for Gate {
-    fn default() -> Self {
+impl Gate {
+    /// One that knows nothing yet. Longer than `memory` after it heard of the ledger for the last time, it refuses nothing.
+    #[must_use]
+    pub fn new(memory: Duration) -> Self {
         Self {
+            memory,
             knowledge: ArcSwap::from_pointee(Knowledge::Nothing),
             orders: ArcSwap::default(),
             epoch: AtomicU64::new(0),
@@ -148,9 +159,7 @@ impl Default for Gate {
             learning: Mutex::new(()),
         }
     }
-}
 
-impl Gate {
     /// Decides from memory what can be decided from memory. Takes no lock and allocates nothing.
     #[must_use]
     pub fn admit(&self, visitor: &Visitor, now: Instant) -> Verdict {
@@ -158,8 +167,12 @@ impl Gate {
         let known = match &**knowledge {
             Knowledge::Nothing => return Verdict::Refuse(Refusal::Unavailable),
             Knowledge::Missing => return Verdict::Refuse(Refusal::Missing),
+            Knowledge::Fenced(_) => return Verdict::Refuse(Refusal::LostData),
             Knowledge::Known(known) => known,
         };
+        if now.saturating_duration_since(known.asked_at) > self.memory {
+            return Verdict::Ask;
+        }
         let limits = Remembered { tickets: self.limits.get(), unpaid: self.unpaid.get() };
         let Some(refusal) = known.refusal(visitor, &limits, now) else { return Verdict::Ask };
         match visitor.retry_of {
@@ -170,12 +183,21 @@ impl Gate {
         }
     }
 
+    /// Whether an order is known to be there, so that asking for it again makes none.
+    #[must_use]
+    pub fn knows(&self, id: OrderId) -> bool {
+        match &**self.knowledge.load() {
+            Knowledge::Known(known) => known.orders.contains(id),
+            Knowledge::Nothing | Knowledge::Missing | Knowledge::Fenced(_) => false,
+        }
+    }
+
     /// The counters as last heard; `None` while nothing is known.
     #[must_use]
     pub fn view(&self) -> Option<View> {
         match &**self.knowledge.load() {
             Knowledge::Known(known) => Some(known.view.clone()),
-            Knowledge::Nothing | Knowledge::Missing => None,
+            Knowledge::Nothing | Knowledge::Missing | Knowledge::Fenced(_) => None,
         }
     }
 
@@ -189,6 +211,15 @@ impl Gate {
     #[must_use]
     pub fn is_missing(&self) -> bool {
         matches!(**self.knowledge.load(), Knowledge::Missing)
+    }
+
+    /// Why the ledger has fenced the sale, if it has; see [`LedgerError::Fenced`](crate::ledger::LedgerError::Fenced).
+    #[must_use]
+    pub fn fence(&self) -> Option<Arc<str>> {
+        match &**self.knowledge.load() {
+            Knowledge::Fenced(why) => Some(Arc::clone(why)),
+            _ => None,
+        }
     }
 
     /// The newest log entry that was read; what a sync has to ask from.
@@ -247,7 +278,13 @@ impl Gate {
                     lines.iter().for_each(|line| self.forget_limits(line.buyer.as_deref()));
                 }
                 // None of these changes what a buyer has, so what is remembered of limits stays true.
-                Change::Opened { .. } | Change::State { .. } | Change::Stock { .. } => {}
+                Change::Opened { .. } | Change::State { .. } | Change::Stock { .. } | Change::Lost => {}
+                Change::Restored { orders: restored } => {
+                    for (id, order) in restored {
+                        orders.insert(*id);
+                        self.forget_limits(order.buyer.as_deref());
+                    }
+                }
             }
         }
         let read_to = asked_from + synced.entries.len() as u64;
@@ -278,7 +315,7 @@ impl Gate {
     fn forget_if_gone_back(&self, view: &View) -> bool {
         let gone_back = self.has_gone_back(view);
         if gone_back {
-            log::error!("the ledger has lost changes: version {} after {}", view.version, self.read_to());
+            log::warn!("the ledger has version {} after {}; its log is read anew", view.version, self.read_to());
             self.forget_all(Knowledge::Nothing);
         }
         gone_back
@@ -289,7 +326,7 @@ impl Gate {
     fn has_gone_back(&self, view: &View) -> bool {
         match &**self.knowledge.load() {
             Knowledge::Known(known) => view.version < known.view.version && view.now_ms > known.view.now_ms,
-            Knowledge::Nothing | Knowledge::Missing => view.version < self.read_to(),
+            Knowledge::Nothing | Knowledge::Missing | Knowledge::Fenced(_) => view.version < self.read_to(),
         }
     }
 
@@ -310,6 +347,7 @@ impl Gate {
         };
         self.knowledge.store(Arc::new(Knowledge::Known(Known {
             view: view.clone(),
+            asked_at: under_way.start,
             orders: self.orders.load_full(),
             log_is_read: read_to >= view.version,
             log_has_gap: self.log_has_gap.load(Ordering::Relaxed),
@@ -322,6 +360,12 @@ impl Gate {
     pub fn learn_missing(&self) {
         let _turn = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
         self.forget_all(Knowledge::Missing);
+    }
+
+    /// The ledger has fenced the sale. Its log may be another when the fence is taken down, so it is read anew then.
+    pub fn learn_fence(&self, why: &str) {
+        let _turn = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
+        self.forget_all(Knowledge::Fenced(why.into()));
     }
 
     /// The ledger has another sale under the same name, of this epoch.

@@ -1,6 +1,7 @@
 //! What a client is told: every outcome in both dialects. The only place where a purchase becomes HTTP.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
@@ -9,16 +10,21 @@ use serde_json::{Value, json};
 
 use super::request::{BODY_MAX, Dialect, Rejection};
 use super::{Outcome, Refusal, Sale};
-use crate::answer::Answer;
+use crate::admission::Denied;
+use crate::answer::{Answer, Meaning};
 use crate::ledger::{LedgerError, Order, OrderId, OrderState, SaleState};
+use crate::telemetry::SaleMetrics;
 
 /// When to ask again after a fault that may pass at any moment.
 const RETRY_SOON_S: u64 = 1;
+/// Those who are refused because there are too many must not all come again in the same second: in turn they are told 1
+/// to so many.
+pub(crate) const RETRY_SPREAD_S: u64 = 3;
 /// When to ask again while a sale is paused; nobody can know.
 const RETRY_PAUSED_S: u64 = 5;
 
 /// The refusals that are always told in the same words; sold out is what nearly everyone hears, so it is the first.
-const CONSTANT: [Refusal; 7] = [
+const CONSTANT: [Refusal; 13] = [
     Refusal::SoldOut,
     Refusal::Closed,
     Refusal::Paused,
@@ -26,23 +32,80 @@ const CONSTANT: [Refusal; 7] = [
     Refusal::Unavailable,
     Refusal::Missing,
     Refusal::KeyReused,
+    Refusal::LostData,
+    Refusal::TokenMissing,
+    Refusal::BuyerUnknown,
+    Refusal::NotAdmitted(Denied::Missing),
+    Refusal::NotAdmitted(Denied::Invalid),
+    Refusal::NotAdmitted(Denied::Expired),
 ];
+/// What is said of those who are turned away before their sale sees them.
+const LIMITED: Meaning = Meaning::Refused("limited");
+const DENIED: Meaning = Meaning::Refused("denied");
 /// Their answers, written once.
-static CONSTANT_REST: LazyLock<[Answer; CONSTANT.len()]> = LazyLock::new(|| CONSTANT.map(|r| refusal_problem(&r)));
-static CONSTANT_SEED: LazyLock<[Answer; CONSTANT.len()]> = LazyLock::new(|| CONSTANT.map(|r| refusal_seed(&r)));
+static CONSTANT_REST: LazyLock<[Answer; CONSTANT.len()]> =
+    LazyLock::new(|| CONSTANT.map(|r| refused(refusal_problem, r)));
+/// The same for those who are to be spread, by what `Retry-After` says.
+static BUSY_REST: LazyLock<[Answer; RETRY_SPREAD_S as usize]> =
+    LazyLock::new(|| spread(&refused(refusal_problem, Refusal::Busy)));
+static UNAVAILABLE_REST: LazyLock<[Answer; RETRY_SPREAD_S as usize]> =
+    LazyLock::new(|| spread(&refused(refusal_problem, Refusal::Unavailable)));
+static TOO_MANY_REST: LazyLock<[Answer; RETRY_SPREAD_S as usize]> = LazyLock::new(|| {
+    let detail = "This address asks more often than it may; this request ordered nothing.";
+    let answer = Answer::problem(429, "too-many-requests", "Too many requests", detail, Value::Null);
+    spread(&answer.meaning(LIMITED))
+});
+static TOO_MANY_OF_BUYER: LazyLock<[Answer; RETRY_SPREAD_S as usize]> =
+    LazyLock::new(|| spread(&refused(refusal_problem, Refusal::TooOften)));
+static TOO_MANY_SEED: LazyLock<Answer> = LazyLock::new(|| seed(-16, "请求过于频繁，请稍后再试", None).meaning(LIMITED));
+static DENIED_REST: LazyLock<Answer> = LazyLock::new(|| {
+    Answer::problem(
+        403,
+        "address-denied",
+        "Address denied",
+        "Requests from this address are not served; this one ordered nothing.",
+        Value::Null,
+    )
+    .meaning(DENIED)
+});
+static DENIED_SEED: LazyLock<Answer> = LazyLock::new(|| seed(-17, "此地址不允许访问", None).meaning(DENIED));
+static CONSTANT_SEED: LazyLock<[Answer; CONSTANT.len()]> = LazyLock::new(|| CONSTANT.map(|r| refused(refusal_seed, r)));
 
 /// The answer to a purchase.
 #[must_use]
 pub fn answer(dialect: Dialect, sale: &Sale, outcome: &Outcome) -> Cow<'static, Answer> {
+    if *outcome == Outcome::Refused(Refusal::TooOften) {
+        return Cow::Borrowed(too_many_purchases(dialect));
+    }
     if let Outcome::Refused(refusal) = outcome
         && let Some(at) = CONSTANT.iter().position(|constant| constant == refusal)
     {
-        return Cow::Borrowed(match dialect {
-            Dialect::Rest => &CONSTANT_REST[at],
-            Dialect::Seed => &CONSTANT_SEED[at],
+        return Cow::Borrowed(match (dialect, refusal) {
+            (Dialect::Rest, Refusal::Busy) => in_turn(&*BUSY_REST),
+            (Dialect::Rest, Refusal::Unavailable) => in_turn(&*UNAVAILABLE_REST),
+            (Dialect::Rest, _) => &CONSTANT_REST[at],
+            (Dialect::Seed, _) => &CONSTANT_SEED[at],
         });
     }
-    Cow::Owned(match (dialect, outcome) {
+    Cow::Owned(in_words(dialect, sale, outcome).meaning(meaning(outcome)))
+}
+
+/// What is written down of an outcome.
+fn meaning(outcome: &Outcome) -> Meaning {
+    let label = SaleMetrics::label(outcome);
+    match outcome {
+        Outcome::Ordered { id, .. } | Outcome::Unknown { id } => Meaning::Ended(label, Some(*id)),
+        Outcome::Refused(_) => Meaning::Refused(label),
+    }
+}
+
+/// A refusal in the words of a dialect.
+fn refused(say: fn(&Refusal) -> Answer, refusal: Refusal) -> Answer {
+    say(&refusal).meaning(meaning(&Outcome::Refused(refusal)))
+}
+
+fn in_words(dialect: Dialect, sale: &Sale, outcome: &Outcome) -> Answer {
+    match (dialect, outcome) {
         (_, Outcome::Ordered { order: Order { state: OrderState::Released, .. }, id, .. }) => released(dialect, *id),
         (Dialect::Rest, Outcome::Ordered { id, order, .. }) => {
             let mut answer = Answer::json(201, &order_document(sale, *id, order));
@@ -63,7 +126,58 @@ pub fn answer(dialect: Dialect, sale: &Sale, outcome: &Outcome) -> Cow<'static, 
         )
         .retry_after(RETRY_SOON_S),
         (Dialect::Seed, Outcome::Unknown { id }) => seed(-10, "结果未知，请稍后查询订单", Some(json!({ "order_id": id }))),
-    })
+    }
+}
+
+/// The answer to a request of an address that asks too often. The longest that it has to wait for one request is a second.
+#[must_use]
+pub fn too_many_requests(dialect: Dialect) -> &'static Answer {
+    match dialect {
+        Dialect::Rest => in_turn(&*TOO_MANY_REST),
+        Dialect::Seed => &TOO_MANY_SEED,
+    }
+}
+
+/// The answer to a purchase of a buyer who buys too often, or too much at a time.
+fn too_many_purchases(dialect: Dialect) -> &'static Answer {
+    match dialect {
+        Dialect::Rest => in_turn(&*TOO_MANY_OF_BUYER),
+        Dialect::Seed => &TOO_MANY_SEED,
+    }
+}
+
+/// The answer to a request of an address that may not ask.
+#[must_use]
+pub fn address_denied(dialect: Dialect) -> &'static Answer {
+    match dialect {
+        Dialect::Rest => &DENIED_REST,
+        Dialect::Seed => &DENIED_SEED,
+    }
+}
+
+/// The answer to a request whose body is longer than its route allows.
+#[must_use]
+pub fn body_too_large(most: u64) -> Answer {
+    let detail = format!("The body of a request has at most {most} bytes here.");
+    Answer::problem(413, "body-too-large", "Body too large", &detail, Value::Null)
+}
+
+/// The same answer with each of the waits.
+pub(crate) fn spread(answer: &Answer) -> [Answer; RETRY_SPREAD_S as usize] {
+    std::array::from_fn(|at| answer.clone().retry_after(1 + at as u64))
+}
+
+/// One after the other.
+pub(crate) fn in_turn(answers: &'static [Answer]) -> &'static Answer {
+    &answers[turn() % answers.len()]
+}
+
+/// Another number each time, counted by each thread for itself.
+fn turn() -> usize {
+    thread_local! {
+        static TURN: Cell<usize> = const { Cell::new(0) };
+    }
+    TURN.try_with(|turn| turn.replace(turn.get().wrapping_add(1))).unwrap_or_default()
 }
 
 /// The answer to a request that is no purchase.
@@ -149,6 +263,54 @@ fn refusal_problem(refusal: &Refusal) -> Answer {
             "Idempotency-Key reused",
             "This Idempotency-Key has an order with another content.",
         ),
+        Refusal::TokenMissing => Answer {
+            www_authenticate: Some("Bearer"),
+            ..problem(401, "token-missing", "Token missing", "A token has to prove who buys; this request ordered nothing.")
+        },
+        Refusal::TokenInvalid(fault) => Answer {
+            www_authenticate: Some("Bearer error=\"invalid_token\""),
+            ..Answer::problem(
+                401,
+                "token-invalid",
+                "Token invalid",
+                "The token does not prove who buys; this request ordered nothing.",
+                json!({ "reason": fault.word() }),
+            )
+        },
+        Refusal::BuyerUnknown => problem(
+            403,
+            "buyer-unknown",
+            "Buyer unknown",
+            "Nobody who may say so says who buys; this request ordered nothing.",
+        ),
+        Refusal::NotAdmitted(Denied::Missing) => problem(
+            403,
+            "admission-required",
+            "Admission required",
+            "A purchase needs an admission token; this request ordered nothing.",
+        ),
+        Refusal::NotAdmitted(Denied::Invalid) => problem(
+            403,
+            "admission-invalid",
+            "Admission invalid",
+            "This admission token is not for this sale and this buyer; this request ordered nothing.",
+        ),
+        Refusal::NotAdmitted(Denied::Early(seconds)) => {
+            problem(403, "admission-early", "Admission early", "The time of this admission token has not come.")
+                .retry_after(*seconds)
+        }
+        Refusal::NotAdmitted(Denied::Expired) => problem(
+            403,
+            "admission-expired",
+            "Admission expired",
+            "The time of this admission token is over; this request ordered nothing.",
+        ),
+        Refusal::TooOften => problem(
+            429,
+            "too-many-requests",
+            "Too many requests",
+            "This buyer asks more often than one may; this request ordered nothing.",
+        ),
         Refusal::Busy => problem(503, "busy", "Busy", "Too many wait already; this request ordered nothing.")
             .retry_after(RETRY_SOON_S),
         Refusal::Unavailable => problem(
@@ -162,6 +324,13 @@ fn refusal_problem(refusal: &Refusal) -> Answer {
             problem(503, "sale-missing", "Sale missing", "The ledger has no such sale; this request ordered nothing.")
                 .retry_after(RETRY_PAUSED_S)
         }
+        Refusal::LostData => problem(
+            503,
+            "ledger-lost-data",
+            "Ledger lost data",
+            "The ledger may have lost orders, so nothing is sold until that is found out; this request ordered nothing.",
+        )
+        .retry_after(RETRY_PAUSED_S),
     }
 }
 
@@ -177,9 +346,20 @@ fn refusal_seed(refusal: &Refusal) -> Answer {
         Refusal::Closed => seed(-5, "已结束", None),
         Refusal::Paused => seed(-6, "暂停销售", None),
         Refusal::KeyReused => seed(-8, "幂等键已用于其他请求", None),
+        Refusal::TokenMissing => seed(-18, "请先登录", None),
+        Refusal::TokenInvalid(fault) => seed(-19, "登录凭证无效", Some(json!({ "reason": fault.word() }))),
+        Refusal::BuyerUnknown => seed(-20, "无法确认购票人", None),
+        Refusal::NotAdmitted(Denied::Missing) => seed(-21, "需要入场凭证", None),
+        Refusal::NotAdmitted(Denied::Invalid) => seed(-22, "入场凭证无效", None),
+        Refusal::NotAdmitted(Denied::Early(seconds)) => {
+            seed(-23, "入场凭证尚未生效", Some(json!({ "retry_after": seconds })))
+        }
+        Refusal::NotAdmitted(Denied::Expired) => seed(-24, "入场凭证已过期", None),
+        Refusal::TooOften => TOO_MANY_SEED.clone(),
         Refusal::Busy => seed(-9, "系统繁忙，请稍后再试", None),
         Refusal::Unavailable => seed(-11, "服务暂不可用", None),
         Refusal::Missing => seed(-12, "没有该场次", None),
+        Refusal::LostData => seed(-15, "订单数据核对中，暂停销售", None),
     }
 }
 
@@ -201,7 +381,7 @@ fn released(dialect: Dialect, id: OrderId) -> Answer {
 #[must_use]
 pub fn too_many_readers() -> Answer {
     Answer::problem(503, "busy", "Busy", "Too many orders are being read; ask again.", Value::Null)
-        .retry_after(RETRY_SOON_S)
+        .retry_after(1 + turn() as u64 % RETRY_SPREAD_S)
 }
 
 /// The answer where something was only to be read or managed, and the ledger did not do it.
@@ -210,6 +390,14 @@ pub fn fault(error: &LedgerError) -> Answer {
     let problem = |status, name, title| Answer::problem(status, name, title, &error.to_string(), Value::Null);
     match error {
         LedgerError::Missing => refusal_problem(&Refusal::Missing),
+        LedgerError::Fenced(_) => Answer::problem(
+            503,
+            "ledger-lost-data",
+            "Ledger lost data",
+            "The ledger may have lost orders; nothing is changed until that is found out.",
+            Value::Null,
+        )
+        .retry_after(RETRY_PAUSED_S),
         // What exactly is wrong with the store is for its operator, and in the log.
         LedgerError::Unavailable(_) | LedgerError::Changed | LedgerError::Damaged(_) => Answer::problem(
             503,
@@ -230,6 +418,7 @@ pub fn fault(error: &LedgerError) -> Answer {
         LedgerError::BelowSold { sold } => {
             Answer::problem(409, "below-sold", "Below what is sold", &error.to_string(), json!({ "sold": sold }))
         }
+        LedgerError::Unsupported => problem(501, "unsupported", "Unsupported"),
         LedgerError::AboveMaximum => problem(409, "above-maximum", "Above the maximum"),
         LedgerError::ChangeIdReused => problem(409, "change-id-reused", "Change id reused"),
     }

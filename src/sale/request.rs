@@ -7,7 +7,10 @@ use percent_encoding::percent_decode;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use crate::config::{self, BuyerSource};
+use opentelemetry::trace::SpanContext;
+
+use crate::admission;
+use crate::config::{self, BuyerSource, TokenPlace};
 use crate::ledger::QUANTITY_MAX;
 
 /// The most bytes that the body of a purchase may have.
@@ -17,6 +20,8 @@ pub const BUYER_MAX: usize = 128;
 /// The most characters that an Idempotency-Key may have.
 pub const KEY_MAX: usize = 255;
 
+const AUTHORIZATION: &str = "authorization";
+const BEARER: &str = "Bearer ";
 const KEY_HEADER: &str = "Idempotency-Key";
 const KEY_NAME: &str = "idempotency_key";
 const QUANTITY_NAME: &str = "quantity";
@@ -31,6 +36,19 @@ pub trait Head: Sync {
     fn headers<'a>(&'a self, name: &str, each: &mut dyn FnMut(&'a [u8]));
 }
 
+/// A head of which nothing is known.
+impl Head for () {
+    fn method(&self) -> &str {
+        ""
+    }
+
+    fn query(&self) -> Option<&[u8]> {
+        None
+    }
+
+    fn headers<'a>(&'a self, _name: &str, _each: &mut dyn FnMut(&'a [u8])) {}
+}
+
 /// A purchase that makes sense.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask<'a> {
@@ -40,6 +58,12 @@ pub struct Ask<'a> {
     pub buyer: Option<Cow<'a, str>>,
     /// The Idempotency-Key, 1 to [`KEY_MAX`] characters.
     pub key: Option<Cow<'a, str>>,
+    /// What is to prove who buys, where that is asked for; `buyer` is none then.
+    pub token: Option<Cow<'a, str>>,
+    /// The admission token, where one is asked for.
+    pub admission: Option<Cow<'a, str>>,
+    /// The span that it belongs to, if a proxy of ours says so and anything is traced.
+    pub parent: Option<SpanContext>,
 }
 
 /// Why a request is no purchase. Nothing was asked of anybody.
@@ -86,33 +110,65 @@ pub fn dialect(method: &str, settings: &config::Sale) -> Result<Dialect, Rejecti
 }
 
 /// Reads a purchase. `body` is that of a `POST`, empty if there is none; a `GET` has none that means anything
-/// (RFC 9110, 9.3.1).
+/// (RFC 9110, 9.3.1). `by_proxy` says whether one of our own proxies sent it.
 ///
 /// # Errors
 /// Every [`Rejection`] but [`Rejection::Method`].
-pub fn read<'a>(head: &'a dyn Head, body: &'a [u8], settings: &config::Sale) -> Result<Ask<'a>, Rejection> {
-    let mut inputs = Inputs::new(&settings.buyer);
+pub fn read<'a>(
+    head: &'a dyn Head,
+    body: &'a [u8],
+    settings: &config::Sale,
+    by_proxy: bool,
+) -> Result<Ask<'a>, Rejection> {
+    let mut inputs = Inputs::new(&settings.buyer, settings.admission.is_some());
     if let Some(query) = head.query() {
         inputs.read_pairs(query, Strange::Ignored)?;
     }
-    if let BuyerSource::Header(name) = &settings.buyer {
-        let mut outcome = Ok(());
-        head.headers(name, &mut |value| {
-            let taken = utf8(name, value).and_then(|text| inputs.buyer.put(name, text));
-            outcome = outcome.clone().and(taken);
-        });
-        outcome?;
+    match &settings.buyer {
+        BuyerSource::Header(name) => each(head, name, |text| inputs.buyer.put(name, text))?,
+        BuyerSource::ProxyHeader(name) if by_proxy => each(head, name, |text| inputs.buyer.put(name, text))?,
+        BuyerSource::Token(token) => match &token.place {
+            TokenPlace::Header(name) if name == AUTHORIZATION => each(head, name, |text| match bearer(text) {
+                Some(token) => inputs.token.put(AUTHORIZATION, token),
+                None => Ok(()),
+            })?,
+            TokenPlace::Header(name) => each(head, name, |text| inputs.token.put(name, text))?,
+            TokenPlace::Cookie(name) => each(head, "Cookie", |text| inputs.read_cookies(name, text))?,
+        },
+        BuyerSource::ProxyHeader(_) | BuyerSource::Query(_) | BuyerSource::Body(_) | BuyerSource::Anonymous => {}
     }
-    let mut outcome = Ok(());
-    head.headers(KEY_HEADER, &mut |value| {
-        let taken = utf8(KEY_HEADER, value).and_then(|text| inputs.key.put(KEY_HEADER, unquoted(text)?));
-        outcome = outcome.clone().and(taken);
-    });
-    outcome?;
+    if inputs.takes_admission {
+        each(head, admission::HEADER, |text| inputs.admission.put(admission::HEADER, text))?;
+    }
+    each(head, KEY_HEADER, |text| inputs.key.put(KEY_HEADER, unquoted(text)?))?;
     if !body.is_empty() {
         read_body(head, body, &mut inputs)?;
     }
     inputs.finish()
+}
+
+/// Gives every value of a header to `take`, up to the first that is wrong.
+fn each<'a>(
+    head: &'a dyn Head,
+    name: &str,
+    mut take: impl FnMut(Cow<'a, str>) -> Result<(), Rejection>,
+) -> Result<(), Rejection> {
+    let mut outcome = Ok(());
+    head.headers(name, &mut |value| {
+        if outcome.is_ok() {
+            outcome = utf8(name, value).and_then(&mut take);
+        }
+    });
+    outcome
+}
+
+/// What stands behind `Bearer` (RFC 6750, 2.1); nothing if it is another scheme.
+fn bearer(text: Cow<'_, str>) -> Option<Cow<'_, str>> {
+    let scheme = text.get(..BEARER.len()).filter(|scheme| scheme.eq_ignore_ascii_case(BEARER))?;
+    match text {
+        Cow::Borrowed(text) => Some(Cow::Borrowed(text[scheme.len()..].trim_matches(' '))),
+        Cow::Owned(ref text) => Some(Cow::Owned(text[scheme.len()..].trim_matches(' ').to_owned())),
+    }
 }
 
 fn read_body<'a>(head: &'a dyn Head, body: &'a [u8], inputs: &mut Inputs<'a, '_>) -> Result<(), Rejection> {
@@ -163,14 +219,41 @@ enum Strange {
 
 struct Inputs<'a, 's> {
     source: &'s BuyerSource,
+    takes_admission: bool,
     quantity: Input<'a>,
     buyer: Input<'a>,
     key: Input<'a>,
+    token: Input<'a>,
+    admission: Input<'a>,
 }
 
 impl<'a, 's> Inputs<'a, 's> {
-    fn new(source: &'s BuyerSource) -> Self {
-        Self { source, quantity: Input::default(), buyer: Input::default(), key: Input::default() }
+    fn new(source: &'s BuyerSource, takes_admission: bool) -> Self {
+        Self {
+            source,
+            takes_admission,
+            quantity: Input::default(),
+            buyer: Input::default(),
+            key: Input::default(),
+            token: Input::default(),
+            admission: Input::default(),
+        }
+    }
+
+    /// `a=1; b=2` (RFC 6265, 4.2.1); a value may be in quotes.
+    fn read_cookies(&mut self, name: &str, cookies: Cow<'a, str>) -> Result<(), Rejection> {
+        // Headers are always borrowed from the request.
+        let Cow::Borrowed(cookies) = cookies else { return Ok(()) };
+        for cookie in cookies.split(';') {
+            if let Some((own, value)) = cookie.split_once('=')
+                && own.trim_ascii() == name
+            {
+                let value = value.trim_ascii();
+                let inner = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+                self.token.put(name, Cow::Borrowed(inner.unwrap_or(value)))?;
+            }
+        }
+        Ok(())
     }
 
     /// `a=1&b=2`, from a query or a form.
@@ -189,12 +272,13 @@ impl<'a, 's> Inputs<'a, 's> {
             let is_buyer = match self.source {
                 BuyerSource::Query(parameter) => strange == Strange::Ignored && name == *parameter,
                 BuyerSource::Body(member) => strange == Strange::Refused && name == *member,
-                BuyerSource::Header(_) | BuyerSource::Anonymous => false,
+                _ => false,
             };
             let input = match &*name {
                 _ if is_buyer => &mut self.buyer,
                 QUANTITY_NAME => &mut self.quantity,
                 KEY_NAME => &mut self.key,
+                admission::PARAMETER if self.takes_admission && strange == Strange::Ignored => &mut self.admission,
                 _ if strange == Strange::Ignored => continue,
                 _ => return Err(bad(&name, "is not an input of a purchase")),
             };
@@ -244,7 +328,8 @@ impl<'a, 's> Inputs<'a, 's> {
             }
             None => None,
         };
-        Ok(Ask { quantity, buyer, key })
+        let text = |input: Input<'a>| input.given.map(|(_, text)| text).filter(|text| !text.is_empty());
+        Ok(Ask { quantity, buyer, key, token: text(self.token), admission: text(self.admission), parent: None })
     }
 }
 
@@ -279,6 +364,12 @@ fn quantity(text: &str) -> Option<u32> {
     // A leading sign would parse; a purchase has none.
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|quantity| digits && (1..=QUANTITY_MAX).contains(quantity))
+}
+
+/// Whether a text may be a buyer's id.
+#[must_use]
+pub fn is_buyer(text: &str) -> bool {
+    check_text("", text, BUYER_MAX, |character| !character.is_control()).is_ok()
 }
 
 fn check_text(field: &str, text: &str, most: usize, allowed: impl Fn(char) -> bool) -> Result<(), Rejection> {
@@ -331,5 +422,7 @@ fn unquoted(text: Cow<'_, str>) -> Result<Cow<'_, str>, Rejection> {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;

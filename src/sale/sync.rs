@@ -11,7 +11,7 @@ use crate::ledger::{LedgerError, SyncAsk, Synced};
 
 /// The longest that one round trip may take before the gates drop what they know. The Redis connection has a shorter
 /// limit of its own; this one is for a disk that hangs.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Reads on for as long as the process lives: every `interval`, at once when asked to, and at once when a log has more.
 pub async fn run(sales: Vec<Arc<Sale>>, shared: Arc<Shared>, interval: Duration) {
@@ -60,9 +60,9 @@ async fn round(sales: &[Arc<Sale>], shared: &Shared) -> Result<bool, LedgerError
             Some(identity) => {
                 open.push(sale);
                 asks.push(SyncAsk {
-                    sale: sale.settings.key.as_str().into(),
+                    sale: sale.key.as_str().into(),
                     epoch: identity.epoch,
-                    terms: sale.terms,
+                    terms: sale.terms(),
                     read_to: sale.gate.read_to(),
                 });
             }
@@ -91,6 +91,9 @@ async fn learn(
 ) -> Result<bool, LedgerError> {
     match answer {
         Ok(synced) => {
+            if sale.gate.fence().is_some() {
+                log::warn!("sale {}: the ledger was reconciled and sells again", sale.id());
+            }
             let more = sale.gate.learn_sync(asked_from, &synced, under_way);
             let is_due = synced.next_due_ms.is_some_and(|due_ms| due_ms <= synced.view.now_ms);
             Ok(more | (is_due && sweep(sale).await?))
@@ -101,10 +104,20 @@ async fn learn(
         }
         Err(LedgerError::Missing) => {
             if !sale.gate.is_missing() {
-                log::error!("sale {}: the ledger has no {}; nothing is sold", sale.id(), sale.settings.key);
+                log::error!("sale {}: the ledger has no {}; nothing is sold", sale.id(), sale.key);
             }
             sale.identity.store(None);
             sale.gate.learn_missing();
+            Ok(false)
+        }
+        Err(LedgerError::Fenced(why)) => {
+            if sale.gate.fence().is_none() {
+                log::error!(
+                    "sale {}: the ledger has lost changes: {why}; nothing is sold until `spikegate sale reconcile`",
+                    sale.id()
+                );
+            }
+            sale.gate.learn_fence(&why);
             Ok(false)
         }
         Err(error) => {
@@ -120,6 +133,8 @@ async fn sweep(sale: &Sale) -> Result<bool, LedgerError> {
     match patiently(sale.sweep()).await {
         Ok(swept) => Ok(swept.ended > 0),
         Err(error @ (LedgerError::Unavailable(_) | LedgerError::Unknown(_))) => Err(error),
+        // The next sync tells.
+        Err(LedgerError::Fenced(_)) => Ok(false),
         // Its purchases do not depend on it, and the next sync tells what has become of the sale.
         Err(error) => {
             log::error!("sale {}: unpaid orders cannot be released: {error}", sale.id());

@@ -4,92 +4,104 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pingora::{Error, ErrorType, Result};
-use pingora_load_balancing::Backend;
+use pingora_load_balancing::Backend as Target;
 use pingora_load_balancing::health_check::{HealthCheck, HttpHealthCheck, TcpHealthCheck};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Upstream;
+use super::backend::Backend;
 use super::health::Streak;
-use crate::config::{HostHeader, Probe};
+use crate::config::{self, HostHeader, Probe};
 
 impl Upstream {
-    /// Checks all backends, each by itself so that a slow one delays no other, until `shutdown` turns true or its
-    /// sender is gone. Returns at once if the group has no checks.
-    ///
-    /// # Errors
-    ///
-    /// If the check cannot be made from the settings: a path or host that no request can carry.
-    pub async fn run_checks(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) -> Result<()> {
-        let Some(check) = self.check()? else {
-            return Ok(());
-        };
-        let check: Arc<dyn HealthCheck + Send + Sync> = Arc::from(check);
-        // The tasks end with the set.
-        let mut tasks = JoinSet::new();
-        for backend in 0..self.backends.len() {
-            tasks.spawn(self.clone().check_backend(backend, check.clone()));
+    /// Checks all backends, each by itself so that a slow one delays no other, and those that come later too.
+    pub(super) async fn check_all(self: &Arc<Self>) {
+        let mut replaced = self.replaced.subscribe();
+        loop {
+            // The tasks end with the set.
+            let mut tasks = JoinSet::new();
+            self.begin_checks(&mut tasks);
+            if replaced.changed().await.is_err() {
+                return;
+            }
         }
-        // An error is a sender that is gone, which ends the checks too.
-        let _ = shutdown.wait_for(|&stop| stop).await;
-        Ok(())
     }
 
-    async fn check_backend(self: Arc<Self>, backend: usize, check: Arc<dyn HealthCheck + Send + Sync>) {
-        let Some(settings) = &self.settings.health_check else {
+    fn begin_checks(self: &Arc<Self>, tasks: &mut JoinSet<()>) {
+        let settings = self.settings();
+        let check = match http_or_tcp(&settings) {
+            Ok(Some(check)) => Arc::<dyn HealthCheck + Send + Sync>::from(check),
+            Ok(None) => return,
+            // A path or host that no request can carry, which the settings' reader lets nobody have.
+            Err(error) => return log::error!("upstream {}: no health checks: {error}", settings.name),
+        };
+        let (state, now) = (self.state(), self.now.load());
+        let members = now.members.iter().zip(&state.standings);
+        for (member, standing) in members.filter(|(member, _)| !member.server.down) {
+            let streak = Streak::new(!standing.health.is_out());
+            tasks.spawn(Arc::clone(self).check_backend(Arc::clone(&member.backend), streak, Arc::clone(&check)));
+        }
+    }
+
+    async fn check_backend(
+        self: Arc<Self>,
+        backend: Arc<Backend>,
+        mut streak: Streak,
+        check: Arc<dyn HealthCheck + Send + Sync>,
+    ) {
+        let Some(settings) = self.settings().health_check.clone() else {
             return;
         };
         // An address in its own notation always parses.
-        let Ok(target) = Backend::new(&self.address(backend).to_string()) else {
+        let Ok(target) = Target::new(&backend.address().to_string()) else {
             return;
         };
-        let mut streak = Streak::new();
         loop {
             let outcome = match timeout(settings.timeout, check.check(&target)).await {
                 Ok(outcome) => outcome.map_err(|error| reason(&error)),
                 Err(_) => Err(format!("no answer within {:?}", settings.timeout)),
             };
             if let Some(good) = streak.checked(outcome.is_ok(), settings.rise, settings.fall) {
-                self.checked(backend, good, &outcome.err().unwrap_or_else(|| "checks succeed".to_owned()));
+                self.checked(&backend, good, &outcome.err().unwrap_or_else(|| "checks succeed".to_owned()));
             }
             tokio::time::sleep(settings.interval).await;
         }
     }
+}
 
-    /// The check that the settings ask for. How often it must agree is our business, not the check's.
-    fn check(&self) -> Result<Option<Box<dyn HealthCheck + Send + Sync>>> {
-        let Some(settings) = &self.settings.health_check else {
-            return Ok(None);
-        };
-        Ok(Some(match &settings.probe {
-            Probe::Tcp => {
-                let mut check = TcpHealthCheck::new();
-                check.peer_template.options.connection_timeout = Some(settings.timeout);
-                check
-            }
-            Probe::Http { path } => Box::new(self.http_check(path, settings.timeout)?),
-        }))
-    }
+/// The check that the settings ask for. How often it must agree is our business, not the check's.
+fn http_or_tcp(upstream: &config::Upstream) -> Result<Option<Box<dyn HealthCheck + Send + Sync>>> {
+    let Some(settings) = &upstream.health_check else {
+        return Ok(None);
+    };
+    Ok(Some(match &settings.probe {
+        Probe::Tcp => {
+            let mut check = TcpHealthCheck::new();
+            check.peer_template.options.connection_timeout = Some(settings.timeout);
+            check
+        }
+        Probe::Http { path } => Box::new(http_check(upstream, path, settings.timeout)?),
+    }))
+}
 
-    fn http_check(&self, path: &str, timeout: Duration) -> Result<HttpHealthCheck> {
-        let host = match &self.settings.host_header {
-            HostHeader::Upstream | HostHeader::Client => &self.settings.name,
-            HostHeader::Literal(host) => host,
-        };
-        // The constructor panics if it cannot use the host, so it is given a harmless one first.
-        let mut check = HttpHealthCheck::new("localhost", false);
-        check.req.insert_header(http::header::HOST, host)?;
-        check.req.set_raw_path(path.as_bytes())?;
-        check.peer_template.options.connection_timeout = Some(timeout);
-        check.peer_template.options.read_timeout = Some(timeout);
-        check.peer_template.options.write_timeout = Some(timeout);
-        check.validator = Some(Box::new(|answer| match answer.status.as_u16() {
-            200..=399 => Ok(()),
-            status => Error::e_explain(ErrorType::CustomCode("status", status), "not 200 to 399"),
-        }));
-        Ok(check)
-    }
+fn http_check(upstream: &config::Upstream, path: &str, timeout: Duration) -> Result<HttpHealthCheck> {
+    let host = match &upstream.host_header {
+        HostHeader::Upstream | HostHeader::Client => &upstream.name,
+        HostHeader::Literal(host) => host,
+    };
+    // The constructor panics if it cannot use the host, so it is given a harmless one first.
+    let mut check = HttpHealthCheck::new("localhost", false);
+    check.req.insert_header(http::header::HOST, host)?;
+    check.req.set_raw_path(path.as_bytes())?;
+    check.peer_template.options.connection_timeout = Some(timeout);
+    check.peer_template.options.read_timeout = Some(timeout);
+    check.peer_template.options.write_timeout = Some(timeout);
+    check.validator = Some(Box::new(|answer| match answer.status.as_u16() {
+        200..=399 => Ok(()),
+        status => Error::e_explain(ErrorType::CustomCode("status", status), "not 200 to 399"),
+    }));
+    Ok(check)
 }
 
 /// An error without the details that Pingora adds for each layer.

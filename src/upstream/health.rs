@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Passively, as Nginx's `max_fails` and `fail_timeout`: so many failures within the time, and the backend *rests* for
 /// that time; then one request may try it, and its outcome decides. Actively, it is *out* from the check that took it
 /// out to the check that brings it back, and meanwhile requests have no say.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Health {
     max_fails: u32,
     fail_timeout_ms: u64,
@@ -24,6 +24,17 @@ impl Health {
     pub fn new(max_fails: u32, fail_timeout: Duration) -> Self {
         let fail_timeout_ms = u64::try_from(fail_timeout.as_millis()).unwrap_or(u64::MAX);
         Self { max_fails, fail_timeout_ms, fails: 0, first_fail_ms: 0, resting: false, out: false }
+    }
+
+    /// The same health, judged by these settings from now on.
+    pub fn with(&self, max_fails: u32, fail_timeout: Duration) -> Self {
+        let Self { fails, first_fail_ms, resting, out, .. } = *self;
+        Self { fails, first_fail_ms, resting, out, ..Self::new(max_fails, fail_timeout) }
+    }
+
+    /// The same health without checks: nobody would take back what they took out.
+    pub fn unchecked(self) -> Self {
+        Self { out: false, ..self }
     }
 
     /// A request failed here. Until when the backend is to be left alone, if it is.
@@ -54,6 +65,11 @@ impl Health {
         self.succeeded();
     }
 
+    /// Neither left alone nor taken out.
+    pub fn is_well(&self) -> bool {
+        !self.resting && !self.out
+    }
+
     /// Left alone because requests failed.
     pub fn is_resting(&self) -> bool {
         self.resting
@@ -73,9 +89,9 @@ pub struct Streak {
 }
 
 impl Streak {
-    /// A backend is believed to be well until checks say otherwise.
-    pub fn new() -> Self {
-        Self { good: true, against: 0 }
+    /// What is believed of a backend before the first check.
+    pub fn new(good: bool) -> Self {
+        Self { good, against: 0 }
     }
 
     /// One more check. The new belief, if this check changes it: `rise` good ones in a row bring a backend back, `fall`
@@ -149,7 +165,7 @@ mod tests {
 
     #[test]
     fn only_a_row_of_checks_changes_the_belief() {
-        let mut streak = Streak::new();
+        let mut streak = Streak::new(true);
         let mut check = |good| streak.checked(good, 2, 3);
         assert_eq!([check(false), check(false), check(true)], [None; 3]);
         assert_eq!([check(false), check(false), check(false)], [None, None, Some(false)]);

@@ -25,7 +25,7 @@ const MAX_ROUNDS: usize = 1_000;
 /// Set in the counter of a table that has been replaced. No counter gets there by counting.
 const FROZEN: u64 = 1 << 63;
 
-/// A backend and its weight, at least 1.
+/// A backend's id, which stays its own in the tables that follow, and its weight, at least 1.
 pub type Weighted = (usize, u32);
 
 /// A sequence of backends and how far it has been used.
@@ -46,7 +46,7 @@ impl Table {
         ))
     }
 
-    /// The next backend, or `None` if this table has been replaced: the caller takes the new one.
+    /// The position of the next backend, or `None` if this table has been replaced: the caller takes the new one.
     ///
     /// Must not be called on a table without backends.
     pub fn next(&self) -> Option<usize> {
@@ -63,11 +63,6 @@ impl Table {
         let n = self.used.0.fetch_or(FROZEN, Ordering::Relaxed) & !FROZEN;
         Self::from(self.sequence.followed_by(n, backends))
     }
-
-    /// Backends and their weights, in order.
-    pub fn backends(&self) -> impl Iterator<Item = Weighted> + '_ {
-        self.sequence.shares.iter().map(|share| (share.backend, share.weight))
-    }
 }
 
 impl From<Sequence> for Table {
@@ -76,7 +71,7 @@ impl From<Sequence> for Table {
     }
 }
 
-/// The infinite sequence of a set of backends.
+/// The infinite sequence of a set of backends, each told by its position.
 struct Sequence {
     /// As it begins.
     shares: Vec<Share>,
@@ -107,7 +102,7 @@ impl Sequence {
         let period: usize = shares.iter().map(|share| share.weight as usize).sum();
         for _ in 0..MAX_ROUNDS {
             let before = walk.current.clone();
-            cycle = (0..period).map(|_| shares[walk.step()].backend).collect();
+            cycle = (0..period).map(|_| walk.step()).collect();
             if walk.current == before {
                 break;
             }
@@ -119,7 +114,7 @@ impl Sequence {
     fn at(&self, n: u64) -> usize {
         let n = n as usize;
         match self.beginning.get(n) {
-            Some(&backend) => backend,
+            Some(&position) => position,
             None => self.cycle[(n - self.beginning.len()) % self.cycle.len()],
         }
     }

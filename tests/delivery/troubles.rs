@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{LEASE, all_is_delivered, buy_many, gauge, known, status, tickets, told, with_both_ledgers};
+use super::{
+    LEASE, all_is_delivered, buy_many, gauge, known, status, tickets, told, with_both_ledgers, within_with_both_ledgers,
+};
 use crate::harness::purchase::purchase;
 use crate::harness::receiver::Mood;
 use crate::harness::{Edge, Receiver, buy, eventually};
@@ -87,7 +89,7 @@ fn whatever_is_not_2xx_is_tried_again_until_it_is() {
 
 #[test]
 fn an_event_that_is_refused_is_set_aside_and_delivered_on_command() {
-    with_both_ledgers(|start| {
+    within_with_both_ledgers("10s", |start| {
         let receiver = Receiver::start();
         receiver.is(Mood::Answers(503));
         let edge = start(&receiver);

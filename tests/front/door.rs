@@ -180,7 +180,8 @@ fn idle_connections_do_not_keep_an_edge_from_ending() {
     for idle in [&mut fresh, &mut warm, &mut proxied] {
         assert!(idle.is_closed_by_peer(Duration::from_secs(5)));
     }
-    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    // Each might have sent a request just now, and is given a second for it.
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     let answer = busy.answer();
     assert_eq!(answer.text(), "slow");
     assert!(busy.is_closed_by_peer(Duration::from_secs(5)));

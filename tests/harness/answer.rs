@@ -89,7 +89,7 @@ impl Answer {
     /// What every answer of the edge itself must be: never cached, its length told, and nothing said beyond the matter.
     #[track_caller]
     pub fn is_our_own(&self) -> &Self {
-        const KNOWN: [&str; 10] = [
+        const KNOWN: [&str; 11] = [
             "content-type",
             "content-length",
             "cache-control",
@@ -100,6 +100,7 @@ impl Answer {
             "retry-after",
             "allow",
             "accept-post",
+            "www-authenticate",
         ];
         for (name, _) in &self.headers {
             assert!(KNOWN.contains(&name.to_ascii_lowercase().as_str()), "unexpected header {name}: {self:?}");

@@ -1,5 +1,6 @@
 //! A backend that does what its test tells it to, in this process.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -85,7 +86,8 @@ pub enum After {
 struct Shared {
     ended: AtomicBool,
     requests: AtomicUsize,
-    streams: Mutex<Vec<TcpStream>>,
+    /// The connections that there are, by number, so that they can be ended with the backend.
+    streams: Mutex<HashMap<usize, TcpStream>>,
     handler: Box<dyn Fn(&mut Received<'_>) -> After + Send + Sync>,
 }
 
@@ -113,13 +115,17 @@ impl Backend {
         });
         let own = Arc::clone(&shared);
         let listener = std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
+            for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
                 if own.ended.load(Ordering::SeqCst) {
                     return;
                 }
-                own.streams.lock().unwrap().push(stream.try_clone().unwrap());
+                let held = stream.try_clone().unwrap();
+                own.streams.lock().unwrap().insert(number, held);
                 let own = Arc::clone(&own);
-                std::thread::spawn(move || serve(&own, stream));
+                std::thread::spawn(move || {
+                    let _open = Open { shared: &own, number };
+                    serve(&own, stream);
+                });
             }
         });
         Self { address, shared, listener: Some(listener) }
@@ -152,9 +158,21 @@ impl Drop for Backend {
         if let Some(listener) = self.listener.take() {
             let _ = listener.join();
         }
-        for stream in self.shared.streams.lock().unwrap().drain(..) {
+        for stream in self.shared.streams.lock().unwrap().values() {
             let _ = stream.shutdown(Shutdown::Both);
         }
+    }
+}
+
+/// Lets go of a connection when it has ended, however it did: a test may make thousands.
+struct Open<'s> {
+    shared: &'s Shared,
+    number: usize,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.shared.streams.lock().unwrap().remove(&self.number);
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::eventually;
-use super::process::Process;
+use super::process::{Process, free_address};
 
 /// No command of a story takes longer, on however busy a machine.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
@@ -52,12 +52,7 @@ impl Browser {
     #[track_caller]
     pub fn start_in(language: &str) -> Self {
         let folder = TempDir::with_prefix("spikegate-browser-").unwrap();
-        let mut command = Command::new("chromedriver");
-        // Chromium stays in the group of its driver, so that the group is all there is to be ended.
-        command.arg("--port=0").current_dir(folder.path()).stdout(Stdio::piped()).process_group(0);
-        let mut driver = Process::start("chromedriver", &mut command, folder.path());
-        let mut output = BufReader::new(driver.stdout());
-        let port = port_said(&mut output).unwrap_or_else(|| panic!("chromedriver has no port:\n{}", driver.log()));
+        let (driver, output, port) = driver_in(folder.path());
         let agent = ureq::Agent::config_builder()
             .timeout_global(Some(COMMAND_PATIENCE))
             .http_status_as_error(false)
@@ -295,11 +290,30 @@ impl Drop for Browser {
     }
 }
 
-fn port_said(output: &mut impl BufRead) -> Option<u16> {
-    output.lines().map_while(Result::ok).find_map(|line| {
-        let (_, port) = line.split_once("was started successfully on port ")?;
-        port.trim_end_matches('.').parse().ok()
-    })
+/// Starts chromedriver on a port of ours. Left to itself (`--port=0`) it takes a free one on the one loopback address and
+/// gives up if the same one is taken on the other, which happens beside thousands of connections of other tests; so a port
+/// may be taken just now, and then another is tried.
+#[track_caller]
+fn driver_in(folder: &Path) -> (Process, BufReader<ChildStdout>, u16) {
+    const TRIES: usize = 10;
+    let mut said = String::new();
+    for _ in 0..TRIES {
+        let port = free_address().port();
+        let mut command = Command::new("chromedriver");
+        // Chromium stays in the group of its driver, so that the group is all there is to be ended.
+        command.arg(format!("--port={port}")).current_dir(folder).stdout(Stdio::piped()).process_group(0);
+        let mut driver = Process::start("chromedriver", &mut command, folder);
+        let mut output = BufReader::new(driver.stdout());
+        if has_started(&mut output) {
+            return (driver, output, port);
+        }
+        said = driver.log();
+    }
+    panic!("chromedriver does not start:\n{said}");
+}
+
+fn has_started(output: &mut impl BufRead) -> bool {
+    output.lines().map_while(Result::ok).any(|line| line.contains("was started successfully"))
 }
 
 fn chromium() -> PathBuf {

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
+use super::PATIENCE;
 use super::answer::Answer;
 
 /// No answer of an edge may take longer; its own deadlines are shorter.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+pub const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A request as it goes over the wire.
 #[derive(Debug, Clone)]
@@ -101,6 +102,8 @@ pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
     to: SocketAddr,
+    /// Where it comes from, if that matters.
+    source: Option<IpAddr>,
     /// The last answer said that there would be no other.
     ended: bool,
 }
@@ -120,14 +123,20 @@ impl Connection {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
         socket.connect(&address.into()).unwrap();
-        Self::over(socket.into(), address).unwrap()
+        Self { source: Some(source), ..Self::over(socket.into(), address).unwrap() }
+    }
+
+    /// Gives up on an answer after so long.
+    pub fn patience(self, time: Duration) -> io::Result<Self> {
+        self.stream.set_read_timeout(Some(time))?;
+        Ok(self)
     }
 
     fn over(stream: TcpStream, to: SocketAddr) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
         stream.set_write_timeout(Some(ANSWER_PATIENCE))?;
-        Ok(Self { stream, buffer: Vec::new(), to, ended: false })
+        Ok(Self { stream, buffer: Vec::new(), to, source: None, ended: false })
     }
 
     /// One request and its answer. A connection that the last answer closed is made anew, as any client would.
@@ -138,7 +147,10 @@ impl Connection {
 
     pub fn try_ask(&mut self, request: &Request) -> io::Result<Answer> {
         if self.ended {
-            *self = Self::try_to(self.to)?;
+            *self = match self.source {
+                Some(source) => Self::from(source, self.to),
+                None => Self::try_to(self.to)?,
+            };
         }
         self.stream.write_all(&request.bytes())?;
         let answer = Answer::read(&mut self.stream, &mut self.buffer, request.method == "HEAD")?;
@@ -208,5 +220,24 @@ impl Connection {
 
     pub fn stream(&mut self) -> &mut TcpStream {
         &mut self.stream
+    }
+}
+
+/// Says `bytes` over a connection of their own, and gives all that comes back until that ends, by a reset too.
+#[track_caller]
+pub fn everything(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Whoever is refused half-way does not read the rest.
+    let _ = stream.write_all(bytes);
+    let mut all = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        match stream.read(&mut piece) {
+            Ok(0) => return all,
+            Ok(length) => all.extend_from_slice(&piece[..length]),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return all,
+            Err(error) => panic!("{error} after {}: {}", all.escape_ascii(), bytes.escape_ascii()),
+        }
     }
 }

@@ -11,27 +11,59 @@ use tempfile::TempDir;
 
 use super::answer::Answer;
 use super::client::{Connection, Request};
-use super::process::{Process, binary, free_address};
-use super::redis::{KEY, Redis};
+use super::orders::{OrderService, Shelf};
+use super::process::{Process, Successor, binary, free_address};
+use super::redis::{KEY, Redis, Sentinels};
 use super::{PATIENCE, eventually};
 
 /// What an edge is going to be told.
 #[derive(Clone)]
 pub struct Setup {
     config: Value,
+    /// Settings of the public listener besides its address, and other listeners.
+    listener: Value,
+    others: Vec<Value>,
     folder: Arc<TempDir>,
+    environment: Vec<(String, String)>,
+    program: PathBuf,
 }
 
 impl Setup {
     /// With the embedded ledger in the edge's own folder.
     fn new() -> Self {
         let folder = Arc::new(TempDir::with_prefix("spikegate-edge-").unwrap());
-        Self { config: json!({ "threads": 2, "sales": {}, "upstreams": {}, "routes": [] }), folder }
+        Self {
+            config: json!({ "threads": 2, "sales": {}, "upstreams": {}, "routes": [] }),
+            listener: json!({}),
+            others: Vec::new(),
+            folder,
+            environment: Vec::new(),
+            program: binary("spikegate"),
+        }
     }
 
     /// A top-level setting.
     pub fn set(mut self, name: &str, value: Value) -> Self {
         self.config[name] = value;
+        self
+    }
+
+    /// Not that one.
+    pub fn without(mut self, name: &str) -> Self {
+        self.config.as_object_mut().unwrap().remove(name);
+        self
+    }
+
+    /// The public listener has these settings besides its address.
+    pub fn listener(mut self, settings: Value) -> Self {
+        self.listener = settings;
+        self
+    }
+
+    /// One more public listener, at `address`.
+    pub fn listener_at(mut self, address: SocketAddr, mut settings: Value) -> Self {
+        settings["address"] = json!(address);
+        self.others.push(settings);
         self
     }
 
@@ -59,6 +91,12 @@ impl Setup {
         self
     }
 
+    /// Delivers to this order service, whose secret is on this shelf.
+    pub fn delivers_to(self, service: &OrderService, shelf: &Shelf) -> Self {
+        let setup = self.upstream("orders", json!({ "servers": [{ "address": service.address(), "max_fails": 0 }] }));
+        setup.set("delivery", json!({ "upstream": "orders", "secret_file": shelf.secret_file(), "timeout": "2s" }))
+    }
+
     /// Everything that is not sold goes to one group with these settings, `servers` among them.
     pub fn proxies_to(self, settings: Value) -> Self {
         self.upstream("load_rule", settings).route(json!({ "path": "/", "upstream": "load_rule" }))
@@ -69,6 +107,35 @@ impl Setup {
         self
     }
 
+    /// A route before all others.
+    pub fn first_route(mut self, route: Value) -> Self {
+        self.config["routes"].as_array_mut().unwrap().insert(0, route);
+        self
+    }
+
+    /// With so much time for the order service's answer to a POST.
+    pub fn delivers_within(mut self, timeout: &str) -> Self {
+        self.config["delivery"]["timeout"] = json!(timeout);
+        self
+    }
+
+    /// With these variables in its environment.
+    pub fn environment(mut self, variables: &[(String, String)]) -> Self {
+        self.environment.extend_from_slice(variables);
+        self
+    }
+
+    /// From a copy of the program in the edge's own folder, that may be replaced.
+    pub fn own_program(mut self) -> Self {
+        self.program = self.folder().join("spikegate");
+        std::fs::copy(binary("spikegate"), &self.program).unwrap();
+        self
+    }
+
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -76,18 +143,42 @@ impl Setup {
     /// Writes the configuration (JSON is YAML) with these addresses.
     pub fn write(&self, public: SocketAddr, control: SocketAddr) -> PathBuf {
         let mut config = self.config.clone();
-        config["listen"] = json!([{ "address": public }]);
+        let mut listener = self.listener.clone();
+        listener["address"] = json!(public);
+        config["listen"] = [vec![listener], self.others.clone()].concat().into();
         config["control"]["listen"] = json!(control);
         let path = self.folder().join("spikegate.yaml");
         std::fs::write(&path, serde_json::to_string_pretty(&config).unwrap()).unwrap();
         path
     }
 
+    /// Sells from wherever these Sentinels say that the primary is.
+    pub fn sentinels(self, sentinels: &Sentinels, more: Value) -> Self {
+        let mut redis = json!({
+            "sentinels": sentinels.addresses(), "master": "mymaster",
+            "connect_timeout": "500ms", "response_timeout": "2s",
+        });
+        redis.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.set("ledger", json!({ "redis": redis }))
+    }
+
+    /// A setting of the Redis that it sells from.
+    pub fn with_redis(mut self, name: &str, value: Value) -> Self {
+        self.config["ledger"]["redis"][name] = value;
+        self
+    }
+
     /// Starts the edge and waits until it is ready.
     #[track_caller]
     pub fn start(self) -> Edge {
+        self.start_until("ready")
+    }
+
+    /// Starts the edge and waits until `/readyz` says this.
+    #[track_caller]
+    pub fn start_until(self, says: &str) -> Edge {
         for _ in 0..5 {
-            let edge = Edge::spawn(self.clone(), free_address(), free_address());
+            let edge = Edge::spawn(self.clone(), free_address(), free_address(), says);
             match edge {
                 Ok(edge) => return edge,
                 Err(log) if log.to_lowercase().contains("in use") => {}
@@ -110,25 +201,53 @@ impl Edge {
         Setup::new()
     }
 
-    fn spawn(setup: Setup, public: SocketAddr, control: SocketAddr) -> Result<Self, String> {
-        let config = setup.write(public, control);
-        let mut command = Command::new(binary("spikegate"));
-        command.args(["run", "--config"]).arg(config).current_dir(setup.folder()).stdout(Stdio::null());
-        let process = Process::start("spikegate", &mut command, setup.folder());
+    fn spawn(setup: Setup, public: SocketAddr, control: SocketAddr, says: &str) -> Result<Self, String> {
+        let process = Self::run(&setup, public, control);
         let mut edge = Self { process, public, control, setup };
         let ready = eventually("the edge is ready", || {
-            if edge.process.ended().is_some() {
+            if edge.has_ended() {
                 return Some(false);
             }
-            (edge.try_control(&Request::get("/readyz")).ok()?.status == 200).then_some(true)
+            edge.try_control(&Request::get("/readyz")).ok()?.text().contains(says).then_some(true)
         });
         if ready { Ok(edge) } else { Err(edge.process.log()) }
+    }
+
+    fn run(setup: &Setup, public: SocketAddr, control: SocketAddr) -> Process {
+        let config = setup.write(public, control);
+        let mut command = Command::new(&setup.program);
+        command.args(["run", "--config"]).arg(config).current_dir(setup.folder()).stdout(Stdio::null());
+        command.envs(setup.environment.iter().cloned());
+        Process::start("spikegate", &mut command, setup.folder())
+    }
+
+    /// Starts it again where it was, whether it can get ready now or not.
+    pub fn run_again(&mut self) {
+        self.process = Self::run(&self.setup, self.public, self.control);
+    }
+
+    /// Whether its process is gone.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.ended().is_some()
+    }
+
+    /// Whether it says that it can sell.
+    pub fn is_ready(&self) -> bool {
+        let ask =
+            || Connection::try_to(self.control)?.patience(Duration::from_secs(2))?.try_ask(&Request::get("/readyz"));
+        ask().is_ok_and(|answer| answer.status == 200)
     }
 
     /// Starts it again where it was.
     #[track_caller]
     pub fn start_again(&mut self) {
-        match Self::spawn(self.setup.clone(), self.public, self.control) {
+        self.start_again_until("ready");
+    }
+
+    /// Starts it again where it was, and waits until `/readyz` says this.
+    #[track_caller]
+    pub fn start_again_until(&mut self, says: &str) {
+        match Self::spawn(self.setup.clone(), self.public, self.control, says) {
             Ok(edge) => *self = edge,
             Err(log) => panic!("the edge ended at its start:\n{log}"),
         }
@@ -175,6 +294,43 @@ impl Edge {
         let answer = self.control(&Request::post(&format!("/sales/ticket/{operation}")).json(body));
         assert_eq!(answer.status, 200, "{operation} {body}: {answer:?}");
         answer.json()
+    }
+
+    /// Writes its configuration anew; the edge hears of it when it reloads.
+    pub fn rewrite(&mut self, change: impl FnOnce(Setup) -> Setup) {
+        self.setup = change(self.setup.clone());
+        self.setup.write(self.public, self.control);
+    }
+
+    /// The same, and the edge reloads, which must work; gives what it says.
+    #[track_caller]
+    pub fn reload(&mut self, change: impl FnOnce(Setup) -> Setup) -> Value {
+        self.rewrite(change);
+        let answer = self.control(&Request::post("/reload"));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+
+    /// Has another process follow this one, which must work.
+    #[track_caller]
+    pub fn upgrade(&self) -> Successor {
+        let answer = self.control(&Request::post("/upgrade"));
+        let id = answer.json()["process"].as_u64();
+        assert_eq!(answer.status, 200, "{answer:?}\n{}", self.log());
+        Successor::new(id.and_then(|id| id.try_into().ok()).unwrap_or_else(|| panic!("no process: {answer:?}")))
+    }
+
+    /// The program that it was started from.
+    pub fn program(&self) -> &Path {
+        self.setup.program()
+    }
+
+    /// `spikegate ...` against this edge.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        let control = self.control.to_string();
+        let mut command = Command::new(binary("spikegate"));
+        command.args(arguments).args(["--control", &control]).stdin(Stdio::null());
+        command.output().unwrap()
     }
 
     /// `spikegate sale ...` against this edge.
@@ -247,8 +403,17 @@ impl Edge {
 
     /// The most memory that it has had, in KiB.
     pub fn peak_memory_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    /// The memory that it has now, in KiB.
+    pub fn memory_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 

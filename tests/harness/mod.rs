@@ -3,34 +3,43 @@
 
 pub mod ab;
 pub mod answer;
+pub mod authority;
 pub mod backend;
 pub mod books;
 pub mod browser;
 pub mod client;
 pub mod crowd;
+pub mod dns;
 pub mod edge;
 pub mod network;
+pub mod nginx;
 pub mod orders;
 pub mod postgres;
 pub mod process;
 pub mod purchase;
 pub mod receiver;
 pub mod redis;
+pub mod signer;
+pub mod wrk;
 
 use std::time::{Duration, Instant};
 
 pub use ab::ab;
 pub use answer::Answer;
+pub use authority::Authority;
 pub use backend::Backend;
 pub use browser::Browser;
 pub use client::{Connection, Request};
 pub use crowd::crowd;
+pub use dns::Dns;
 pub use edge::Edge;
-pub use network::Network;
+pub use network::{Network, Passage, Tear};
+pub use nginx::Nginx;
 pub use orders::{OrderService, Shelf};
 pub use purchase::{Outcome, buy};
 pub use receiver::Receiver;
 pub use redis::Redis;
+pub use wrk::wrk;
 
 /// Long enough for a busy machine; whoever waits longer waits for something that does not come.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -105,6 +105,14 @@ impl OrderService {
     pub fn kill(&mut self) {
         self.process.kill();
     }
+
+    pub fn signal(&self, signal: &str) {
+        self.process.signal(signal);
+    }
+
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
 }
 
 /// One that has been started and may not be ready yet.
@@ -129,13 +137,14 @@ pub struct Shelf {
     folder: TempDir,
     postgres: Option<Postgres>,
     control: String,
+    designs: bool,
 }
 
 impl Shelf {
     /// A SQLite file. No edge answers.
     pub fn sqlite() -> Self {
         let folder = TempDir::with_prefix("spikegate-shelf-").unwrap();
-        let shelf = Self { folder, postgres: None, control: "http://127.0.0.1:1".to_owned() };
+        let shelf = Self { folder, postgres: None, control: "http://127.0.0.1:1".to_owned(), designs: false };
         std::fs::write(shelf.secret_file(), format!("{SECRET}\n")).unwrap();
         shelf
     }
@@ -143,6 +152,11 @@ impl Shelf {
     /// A PostgreSQL. No edge answers.
     pub fn postgres() -> Self {
         Self { postgres: Some(Postgres::start()), ..Self::sqlite() }
+    }
+
+    /// The same, its services with the designs that the edge is compared with.
+    pub fn with_designs(self) -> Self {
+        Self { designs: true, ..self }
     }
 
     /// The same, with this edge.
@@ -177,19 +191,25 @@ impl Shelf {
         let secret = self.secret_file().display().to_string();
         let arguments = ["--database", &database, "--control", &self.control];
         let arguments = arguments.into_iter().chain(["--secret-file", &secret, "--payment", payment]);
+        let arguments = arguments.chain(self.designs.then_some("--designs"));
         OrderService::spawn(payment, listen, &arguments.map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    /// Every row that a query of two columns of text gives.
+    pub fn pairs(&self, query: &str) -> Vec<(String, String)> {
+        if let Some(postgres) = &self.postgres {
+            return postgres.pairs(query);
+        }
+        let database = rusqlite::Connection::open(self.file()).unwrap();
+        database.busy_timeout(super::PATIENCE).unwrap();
+        let mut statement = database.prepare(query).unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.map(Result::unwrap).collect()
     }
 
     /// Every row of the orders, and of what was done to settle them: order and state, sorted.
     pub fn rows(&self, table: &str) -> Vec<(String, String)> {
-        let query = format!("SELECT order_id, state FROM {table} ORDER BY order_id, state");
-        if let Some(postgres) = &self.postgres {
-            return postgres.pairs(&query);
-        }
-        let database = rusqlite::Connection::open(self.file()).unwrap();
-        let mut statement = database.prepare(&query).unwrap();
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-        rows.map(Result::unwrap).collect()
+        self.pairs(&format!("SELECT order_id, state FROM {table} ORDER BY order_id, state"))
     }
 
     /// One order service.
@@ -214,11 +234,22 @@ pub fn delivery(events: &[Value]) -> Request {
     signed(&body, now_s, SECRET)
 }
 
+/// A question of the sale `ticket` about the orders behind `after`, signed.
+pub fn question(after: Option<&str>, limit: u32) -> Request {
+    let body = json!({ "sale": "ticket", "epoch": EPOCH, "after": after, "limit": limit }).to_string();
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    signed_to("/hooks/spikegate/orders", &body, now_s, SECRET)
+}
+
 /// A body with its signature.
 pub fn signed(body: &str, unix_seconds: u64, secret: &str) -> Request {
+    signed_to("/hooks/spikegate", body, unix_seconds, secret)
+}
+
+fn signed_to(path: &str, body: &str, unix_seconds: u64, secret: &str) -> Request {
     let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     let mac = mac.chain_update(format!("{unix_seconds}.{body}")).finalize().into_bytes();
     let hex: String = mac.iter().map(|byte| format!("{byte:02x}")).collect();
     let signature = format!("t={unix_seconds},v1={hex}");
-    Request::post("/hooks/spikegate").body("application/json", body).header("Spikegate-Signature", &signature)
+    Request::post(path).body("application/json", body).header("Spikegate-Signature", &signature)
 }

@@ -72,6 +72,41 @@ impl Process {
     }
 }
 
+/// A process that one of ours has started, and that goes on when that one has ended. Dropping it kills it by its number.
+#[derive(Debug)]
+pub struct Successor(u32);
+
+impl Successor {
+    pub fn new(id: u32) -> Self {
+        Self(id)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0
+    }
+
+    /// Sends a signal by its name; whether there is such a process.
+    pub fn signal(&self, signal: &str) -> bool {
+        let mut kill = Command::new("kill");
+        kill.args([&format!("-{signal}"), &self.0.to_string()]).stderr(Stdio::null()).status().unwrap().success()
+    }
+
+    /// Whether it is gone; one that nobody has waited for is.
+    pub fn has_ended(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
+        // The name in front is in parentheses, and may hold anything.
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        if !self.has_ended() {
+            self.signal("KILL");
+        }
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();

@@ -42,7 +42,15 @@ impl Outcome {
             }
             status => {
                 let name = answer.problem();
-                let waits = ["sale-not-open", "sale-paused", "busy", "ledger-unavailable", "outcome-unknown"];
+                let waits = [
+                    "sale-not-open",
+                    "admission-early",
+                    "sale-paused",
+                    "busy",
+                    "ledger-unavailable",
+                    "ledger-lost-data",
+                    "outcome-unknown",
+                ];
                 if waits.contains(&name.as_str()) {
                     let seconds = answer.header("retry-after").and_then(|seconds| seconds.parse::<u32>().ok());
                     assert!(seconds.is_some(), "{name} says when to come again: {answer:?}");
@@ -84,6 +92,16 @@ impl Outcome {
             -12 => "sale-missing",
             -13 => "order-released",
             -14 => "unpaid-limit",
+            -15 => "ledger-lost-data",
+            -16 => "too-many-requests",
+            -17 => "address-denied",
+            -18 => "token-missing",
+            -19 => "token-invalid",
+            -20 => "buyer-unknown",
+            -21 => "admission-required",
+            -22 => "admission-invalid",
+            -23 => "admission-early",
+            -24 => "admission-expired",
             _ => panic!("unknown code: {body}"),
         };
         Self::Refused { name: name.to_owned(), status: 200, body: body["data"].clone() }

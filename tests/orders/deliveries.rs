@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::{held, id, paid, released};
-use crate::harness::orders::{EPOCH, SECRET, delivery, signed};
+use crate::harness::orders::{EPOCH, SECRET, delivery, question, signed};
 use crate::harness::{Connection, Request, Shelf, eventually};
 
 fn with_both_databases(story: impl Fn(Shelf)) {
@@ -50,6 +50,37 @@ fn what_comes_twice_overlapping_or_late_changes_nothing() {
         assert_eq!(ids, [&json!(one), &json!(two), &json!(three)], "all are of the same moment, so by id");
         assert_eq!(service.ask(&Request::get("/orders").header("X-User-Id", "eve")).json(), json!({ "orders": [] }));
         assert_eq!(service.ask(&Request::get("/orders")).status, 400);
+    });
+}
+
+#[test]
+fn an_edge_is_told_what_is_known_page_by_page_and_nobody_else_is() {
+    with_both_databases(|shelf| {
+        let service = shelf.service("demo");
+        let empty = service.ask(&question(None, 1_000));
+        assert_eq!((empty.status, empty.json()), (200, json!({ "seq": 0, "orders": [] })));
+        let (one, two, three) = (id(1), id(2), id(3));
+        service.keep(&[held(1, &three, "ann"), held(2, &one, "ann"), paid(3, &one, "p-1"), held(4, &two, "ann")]);
+        service.keep(&[released(5, &two, "expired")]);
+        let known = |order: &str, seq: u64, state: &str, reason: Option<&str>, payment: Option<&str>| {
+            json!({ "order_id": order, "seq": seq, "state": state, "quantity": 1, "buyer": "ann",
+                    "expires_at": super::END, "reason": reason, "payment": payment })
+        };
+        let orders = [
+            known(&one, 3, "PAID", None, Some("p-1")),
+            known(&two, 5, "RELEASED", Some("expired"), None),
+            known(&three, 1, "HELD", None, None),
+        ];
+        assert_eq!(service.ask(&question(None, 1_000)).json(), json!({ "seq": 5, "orders": orders }));
+        assert_eq!(service.ask(&question(None, 0)).json(), json!({ "seq": 5, "orders": [] }));
+        assert_eq!(service.ask(&question(None, 2)).json()["orders"], json!(orders[..2]));
+        assert_eq!(service.ask(&question(Some(&two), 2)).json()["orders"], json!(orders[2..]));
+        assert_eq!(service.ask(&question(Some(&three), 2)).json()["orders"], json!([]));
+
+        assert_eq!(service.ask(&question(None, 2).header("Spikegate-Signature", "t=1,v1=0")).status, 401);
+        let unsigned = Request::post("/hooks/spikegate/orders").json(&json!({ "sale": "ticket" }));
+        assert_eq!(service.ask(&unsigned).status, 401);
+        assert_eq!(service.ask(&question(Some("x"), 2)).status, 400);
     });
 }
 

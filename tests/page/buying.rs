@@ -15,7 +15,7 @@ fn in_time(time: Duration) -> String {
 #[test]
 fn a_visitor_waits_for_the_opening_and_buys() {
     let browser = Browser::start();
-    let shop = Shop::open(json!({ "total": 100, "opens_at": in_time(Duration::from_secs(7)) }));
+    let shop = Shop::open(json!({ "total": 100, "opens_at": in_time(Duration::from_secs(10)) }));
     // The visitor's own clock is an hour fast, and it is not the one that counts.
     browser.run_first("const now = Date.now; Date.now = () => now() + 3600_000");
     browser.open(&shop.url());

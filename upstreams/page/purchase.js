@@ -12,7 +12,7 @@ const WAITS_MS = [500, 1000, 2000, 4000];
 const NEARLY_OPEN_MS = 2000;
 
 /** What the edge refuses although it may sell at any moment; its own request ordered nothing. */
-const PASSING = ["busy", "ledger-unavailable"];
+const PASSING = ["busy", "ledger-unavailable", "too-many-requests"];
 
 /** A purchase of `quantity` by `buyer`, with a number that nobody can guess. */
 export function attempt(buyer, quantity) {

@@ -12,6 +12,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -34,6 +35,23 @@ const ANSWER_MAX: Duration = Duration::from_secs(15);
 
 /// The longest Idempotency-Key in bytes, as at the edge.
 const KEY_MAX: usize = 255;
+
+/// The longest question of an edge, in bytes.
+const QUESTION_MAX: usize = 4 * 1024;
+
+/// The most orders that an edge is told of at a time.
+const PAGE_MAX: u32 = 1_000;
+
+/// What an edge asks; see `docs/webhook.md`.
+#[derive(Deserialize)]
+struct Question {
+    sale: String,
+    /// None asks for the newest entry of any sale that has had this id, and for no orders.
+    epoch: Option<String>,
+    /// Orders behind this one, by their ids.
+    after: Option<OrderId>,
+    limit: u32,
+}
 
 /// The header with the buyer's id.
 const BUYER: &str = "x-user-id";
@@ -59,6 +77,7 @@ struct Shared {
 pub fn routes(service: Service) -> Router {
     Router::new()
         .route("/hooks/spikegate", post(deliver).layer(DefaultBodyLimit::max(BODY_MAX)))
+        .route("/hooks/spikegate/orders", post(tell).layer(DefaultBodyLimit::max(QUESTION_MAX)))
         .route("/orders", get(list))
         .route("/orders/{id}", get(show))
         .route("/orders/{id}/pay", post(pay))
@@ -83,26 +102,57 @@ type Asked = State<Arc<Shared>>;
 /// An answer that ends the matter early.
 type Refused = Box<Response>;
 
-async fn deliver(State(shared): Asked, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
-    let body = match body {
-        Ok(body) => body,
-        Err(error) => {
-            let status = error.status();
-            let name = if status == StatusCode::PAYLOAD_TOO_LARGE { "too-large" } else { "bad-request" };
-            return problem(status, name, "Body not taken", &error.body_text(), Value::Null);
-        }
-    };
-    let secret = match shared.service.secret.read() {
-        Ok(secret) => secret,
-        Err(error) => {
-            log::warn!("a delivery is put off: {error}");
-            return unavailable("The secret of deliveries is not there yet.");
-        }
-    };
-    if let Err(error) = signature::check(&headers, &body, &secret, now_s()) {
+/// The body of an edge: whole, and signed.
+fn signed(shared: &Shared, headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Bytes, Refused> {
+    let body = body.map_err(|error| {
+        let status = error.status();
+        let name = if status == StatusCode::PAYLOAD_TOO_LARGE { "too-large" } else { "bad-request" };
+        Box::new(problem(status, name, "Body not taken", &error.body_text(), Value::Null))
+    })?;
+    let secret = shared.service.secret.read().map_err(|error| {
+        log::warn!("a delivery is put off: {error}");
+        Box::new(unavailable("The secret of deliveries is not there yet."))
+    })?;
+    signature::check(headers, &body, &secret, now_s()).map_err(|error| {
         log::warn!("a delivery is refused: {error}");
-        return problem(StatusCode::UNAUTHORIZED, "bad-signature", "Bad signature", &error.to_string(), Value::Null);
+        let detail = error.to_string();
+        Box::new(problem(StatusCode::UNAUTHORIZED, "bad-signature", "Bad signature", &detail, Value::Null))
+    })?;
+    Ok(body)
+}
+
+/// Tells an edge which orders of a sale are known here, a page at a time.
+async fn tell(State(shared): Asked, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
+    let body = match signed(&shared, &headers, body) {
+        Ok(body) => body,
+        Err(refused) => return *refused,
+    };
+    let question: Question = match serde_json::from_slice(&body) {
+        Ok(question) => question,
+        Err(error) => return bad_request(&format!("the body: {error}")),
+    };
+    let database = &shared.service.database;
+    // It is told once, for it takes a look at every order.
+    let newest = match question.after {
+        None => orders::newest_entry(database, &question.sale, question.epoch.as_deref()).await,
+        Some(_) => Ok(0),
+    };
+    let after = question.after.as_ref().map_or("", OrderId::as_str);
+    let page = match &question.epoch {
+        Some(epoch) => orders::page(database, &question.sale, epoch, after, question.limit.min(PAGE_MAX)).await,
+        None => Ok(Vec::new()),
+    };
+    match (newest, page) {
+        (Ok(seq), Ok(orders)) => document(StatusCode::OK, &json!({ "seq": seq, "orders": orders })),
+        (Err(error), _) | (_, Err(error)) => failed(&error),
     }
+}
+
+async fn deliver(State(shared): Asked, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
+    let body = match signed(&shared, &headers, body) {
+        Ok(body) => body,
+        Err(refused) => return *refused,
+    };
     let delivery = match Delivery::parse(&body) {
         Ok(delivery) => delivery,
         Err(error) => {
@@ -310,7 +360,7 @@ fn refund_due(order: &Order, settlement: &Settlement) -> Response {
     problem(StatusCode::CONFLICT, "refund-due", "Refund due", detail, members)
 }
 
-fn document(status: StatusCode, document: &impl serde::Serialize) -> Response {
+pub(crate) fn document(status: StatusCode, document: &impl serde::Serialize) -> Response {
     let mut answer = (status, Json(document)).into_response();
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
@@ -334,13 +384,13 @@ fn refuse(error: sqlx::Error) -> Refused {
 }
 
 /// What exactly is wrong with the database is for its operator.
-fn failed(error: &sqlx::Error) -> Response {
+pub(crate) fn failed(error: &sqlx::Error) -> Response {
     log::error!("the database: {error}");
     unavailable("The database cannot be used now.")
 }
 
 /// A problem (RFC 9457), as the edge's are.
-fn problem(status: StatusCode, name: &str, title: &str, detail: &str, members: Value) -> Response {
+pub(crate) fn problem(status: StatusCode, name: &str, title: &str, detail: &str, members: Value) -> Response {
     let mut body = json!({
         "type": format!("urn:spikegate:problem:{name}"), "title": title, "status": status.as_u16(), "detail": detail,
     });

@@ -2,7 +2,7 @@
 //!
 //! Without a database it is only the demo's backends: every path is answered with what arrived ([`echo`]), and every answer
 //! says which backend gave it, so that a client can count them. With one it keeps orders as well ([`api`]).
-//! [`page`] is where people buy. [`server`] listens and ends cleanly.
+//! [`page`] is where people buy. [`server`] listens and ends cleanly; [`health`] asks whether it is alive.
 //!
 //! ```text
 //! edge ── signature ── delivery ── orders ────────┐
@@ -17,8 +17,10 @@ pub mod cashier;
 mod clock;
 pub mod database;
 pub mod delivery;
+pub mod designs;
 pub mod echo;
 pub mod edge;
+pub mod health;
 pub mod orders;
 pub mod page;
 pub mod payment;

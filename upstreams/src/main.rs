@@ -13,7 +13,7 @@ use upstreams::database::Database;
 use upstreams::edge::Edge;
 use upstreams::payment::Demo;
 use upstreams::signature::SecretFile;
-use upstreams::{echo, page, server};
+use upstreams::{designs, echo, health, page, server};
 
 /// The order service. With a database it keeps orders and takes payments; every other path is answered with what arrived,
 /// as the demo's backends do.
@@ -21,10 +21,14 @@ use upstreams::{echo, page, server};
 #[command(name = "orders", version)]
 struct Arguments {
     /// Where to listen; with port 0 the system chooses one, and the first line of output says which.
-    #[arg(long, default_value = "127.0.0.1:3001", value_name = "ADDRESS")]
+    #[arg(long, env = "ORDERS_LISTEN", default_value = "127.0.0.1:3001", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// What every answer's X-Backend says; by default the address.
+    /// Serve nothing, but ask the service that listens there whether it is alive; the exit code is 0 if it is. For the
+    /// health checks of containers.
     #[arg(long)]
+    health: bool,
+    /// What every answer's X-Backend says; by default the address.
+    #[arg(long, env = "ORDERS_NAME")]
     name: Option<String>,
     /// Where orders are kept: sqlite:FILE, which processes of one machine may share, or postgres://... Without it there are
     /// no orders.
@@ -42,6 +46,10 @@ struct Arguments {
     /// Who takes the money: demo, demo:approve, demo:decline, demo:slow=2s or demo:twice.
     #[arg(long, default_value = "demo", value_name = "PROVIDER", requires = "database")]
     payment: Demo,
+    /// Also the two designs that Spikegate is compared with (docs/designs.md), at /designs/. For measuring only; needs
+    /// PostgreSQL.
+    #[arg(long, requires = "database")]
+    designs: bool,
 }
 
 #[tokio::main]
@@ -57,6 +65,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), String> {
+    if arguments.health {
+        return health::ask(arguments.listen).map_err(|error| format!("{}: {error}", arguments.listen));
+    }
     let listener = server::bind(arguments.listen).await?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let name = arguments.name.clone().unwrap_or_else(|| address.to_string());
@@ -78,9 +89,14 @@ async fn service(database: &str, arguments: &Arguments) -> Result<Router, String
         None => None,
     };
     let edge = Arc::new(Edge::new(&arguments.control, token.as_deref()).map_err(|error| error.to_string())?);
+    let designs = if arguments.designs {
+        designs::routes(database).await.map_err(|error| error.to_string())?
+    } else {
+        Router::new()
+    };
     let database = Database::open(database).await.map_err(|error| error.to_string())?;
     let cashier = Arc::new(Cashier::new(database.clone(), Arc::clone(&edge), Box::new(arguments.payment)));
     tokio::spawn(Arc::clone(&cashier).work());
     let secret = SecretFile::new(arguments.secret_file.clone());
-    Ok(api::routes(Service { database, edge, cashier, secret }))
+    Ok(api::routes(Service { database, edge, cashier, secret }).merge(designs))
 }

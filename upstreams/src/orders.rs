@@ -204,13 +204,14 @@ pub(crate) async fn released(
     query.execute(&mut **transaction).await.map(drop)
 }
 
-/// The payment is the one that paid, or else the newest.
+/// The payment is the one that paid, or else the newest. Order and sale are named twice, for an index: by its id alone,
+/// PostgreSQL looks for it in all settlements until it has counted them, a minute or more after the first.
 macro_rules! select {
     ($which:literal) => {
         concat!(
             "SELECT o.order_id, o.sale, o.buyer, o.quantity, o.state, o.expires_at_ms, o.reason, o.payment,
                     o.updated_at_ms, s.id AS tried, s.state AS tried_state, s.reason AS tried_reason
-             FROM orders o LEFT JOIN settlements s ON s.id = (
+             FROM orders o LEFT JOIN settlements s ON s.order_id = o.order_id AND s.sale = o.sale AND s.id = (
                 SELECT p.id FROM settlements p
                 WHERE p.order_id = o.order_id AND p.sale = o.sale
                   AND p.state IN ('pending', 'charged', 'paid', 'declined', 'refund_due', 'refunded')
@@ -242,13 +243,73 @@ pub async fn of_buyer(database: &Database, buyer: &str) -> sqlx::Result<Vec<Orde
     rows.iter().map(order).collect()
 }
 
-fn order(row: &AnyRow) -> sqlx::Result<Order> {
-    let state = match row.try_get::<String, _>("state")?.as_str() {
+/// An order as an edge is told of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Known {
+    order_id: OrderId,
+    /// The log entry of the last event that was applied.
+    seq: i64,
+    state: OrderState,
+    quantity: i64,
+    buyer: Option<String>,
+    #[serde(rename = "expires_at", serialize_with = "optional_time")]
+    expires_at_ms: Option<i64>,
+    reason: Option<String>,
+    payment: Option<String>,
+}
+
+/// The newest log entry of a sale that was applied to an order, of whichever epoch if none is named; 0 for none.
+///
+/// # Errors
+///
+/// The database failed.
+pub async fn newest_entry(database: &Database, sale: &str, epoch: Option<&str>) -> sqlx::Result<i64> {
+    let of_sale = "SELECT COALESCE(MAX(seq), 0) AS seq FROM orders WHERE sale = $1";
+    let of_epoch = "SELECT COALESCE(MAX(seq), 0) AS seq FROM orders WHERE sale = $1 AND epoch = $2";
+    let query = match epoch {
+        Some(epoch) => sqlx::query(of_epoch).bind(sale).bind(epoch),
+        None => sqlx::query(of_sale).bind(sale),
+    };
+    query.fetch_one(database.read()).await?.try_get("seq")
+}
+
+/// Orders of a sale by their ids, those behind `after`, at most `limit`.
+///
+/// # Errors
+///
+/// The database failed.
+pub async fn page(database: &Database, sale: &str, epoch: &str, after: &str, limit: u32) -> sqlx::Result<Vec<Known>> {
+    let statement = "SELECT order_id, seq, state, quantity, buyer, expires_at_ms, reason, payment FROM orders
+                     WHERE sale = $1 AND epoch = $2 AND order_id > $3 ORDER BY order_id LIMIT $4";
+    let query = sqlx::query(statement).bind(sale).bind(epoch).bind(after).bind(i64::from(limit));
+    query.fetch_all(database.read()).await?.iter().map(known).collect()
+}
+
+fn known(row: &AnyRow) -> sqlx::Result<Known> {
+    let id: String = row.try_get("order_id")?;
+    Ok(Known {
+        order_id: OrderId::parse(&id).ok_or_else(|| decode(format!("an order has the id {id:?}")))?,
+        seq: row.try_get("seq")?,
+        state: state(row)?,
+        quantity: row.try_get("quantity")?,
+        buyer: row.try_get("buyer")?,
+        expires_at_ms: row.try_get("expires_at_ms")?,
+        reason: row.try_get("reason")?,
+        payment: row.try_get("payment")?,
+    })
+}
+
+fn state(row: &AnyRow) -> sqlx::Result<OrderState> {
+    Ok(match row.try_get::<String, _>("state")?.as_str() {
         "HELD" => OrderState::Held,
         "RELEASED" => OrderState::Released,
         "PAID" => OrderState::Paid,
         other => return Err(decode(format!("an order has the state {other:?}"))),
-    };
+    })
+}
+
+fn order(row: &AnyRow) -> sqlx::Result<Order> {
+    let state = state(row)?;
     let id: String = row.try_get("order_id")?;
     let payment = match row.try_get::<Option<String>, _>("payment")?.filter(|_| state == OrderState::Paid) {
         Some(id) => Some(Payment { id, state: "paid".to_owned(), reason: None }),

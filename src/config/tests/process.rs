@@ -50,6 +50,7 @@ fn listen() {
 
 #[test]
 fn threads_shutdown_and_client() {
+    let network = "must be a network or an address, such as 10.0.0.0/8, \"2001:db8::/32\" or 192.0.2.1, or all";
     each(
         TOP,
         &[
@@ -63,9 +64,36 @@ fn threads_shutdown_and_client() {
             ("threads: ", "threads: must be \"auto\" or 1 to 1024, is empty"),
             ("shutdown: 3s", "shutdown: must be a mapping of keys to values, is \"3s\""),
             ("shutdown: {grace: 61s}", "shutdown.grace: must be 0s to 1m, is \"61s\""),
+            ("shutdown: {delay: 61s}", "shutdown.delay: must be 0s to 1m, is \"61s\""),
             ("client: 75s", "client: must be a mapping of keys to values, is \"75s\""),
             ("client: {keepalive: 0s}", "client.keepalive: must be 1ms to 7d, is \"0s\""),
             ("client: {read: 8d}", "client.read: must be 1ms to 7d, is \"8d\""),
+            ("limits: 5", "limits: must be a mapping of keys to values, is 5"),
+            ("limits: {connections: 0}", "limits.connections: must be 1 to 1000000, is 0"),
+            ("limits: {connections_per_address: -1}", "limits.connections_per_address: must be 0 to 1000000, is -1"),
+            ("limits: {requests_per_second: 50r/s}", "limits.requests_per_second: must be 0 to 100000, is \"50r/s\""),
+            ("limits: {requests_per_second: 1, burst: 0}", "limits.burst: must be 1 to 1000000, is 0"),
+            ("trusted_proxies: 10.0.0.1", "trusted_proxies: must be a list, is \"10.0.0.1\""),
+            (
+                "trusted_proxies: [10.0.0.1/8]",
+                "trusted_proxies[0]: \"10.0.0.1/8\" has bits behind its prefix; the network is 10.0.0.0/8",
+            ),
+            ("client_address: forwarded", "client_address: means nothing without trusted_proxies, whose word it is"),
+            (
+                "trusted_proxies: [10.0.0.1], client_address: x-real",
+                "client_address: must be one of x-forwarded-for, forwarded, x-real-ip, is \"x-real\"; did you mean `x-real-ip`?",
+            ),
+            ("allow: [all, 10.0.0.0/33]", &format!("allow[1]: {network}, is \"10.0.0.0/33\"")),
+            ("deny: [10]", &format!("deny[0]: {network}, is 10")),
+            (
+                "allow: [10.0.0.0/8], deny: [10.0.0.7, 10.0.0.0/8]",
+                "deny: has 10.0.0.0/8, which stands in allow, too, and the narrower of the two decides",
+            ),
+            ("limits: {burst: 5}", "limits.burst: means nothing without requests_per_second"),
+            (
+                "limits: {requests_per_secnd: 5}",
+                "limits.requests_per_secnd: unknown key; did you mean `requests_per_second`?",
+            ),
             ("client: {send: 1us}", "client.send: must be 1ms to 7d, is \"1us\""),
         ],
     );
@@ -168,6 +196,35 @@ fn ledger() {
                 "url: 'redis://db', response_timeout: 3s",
                 "ledger.redis.response_timeout: must be less than sales.t.deadline (3s), \
                  or a purchase could not be told its outcome in time",
+            ),
+            (
+                "url: 'redis://db', durability: yes",
+                "ledger.redis.durability: must be none, everysec or always, is \"yes\"",
+            ),
+            ("url: 'redis://db', replicas: {timeout: 500ms}", "ledger.redis.replicas.acknowledge: is missing"),
+            (
+                "url: 'redis://db', replicas: {acknowledge: 0, timeout: 1ms}",
+                "ledger.redis.replicas.acknowledge: must be 1 to 10, is 0",
+            ),
+            (
+                "url: 'redis://db', replicas: {acknowledge: 1, timeout: 1s}",
+                "ledger.redis.replicas.timeout: must be less than ledger.redis.response_timeout (1s), \
+                 within which it is waited for",
+            ),
+            ("url: 'redis://db', master: m", "ledger.redis.master: belongs to sentinels; the url has its own"),
+            (
+                "url: 'redis://db', sentinel_password: p",
+                "ledger.redis.sentinel_password: belongs to sentinels; the url has its own",
+            ),
+            (
+                "url: 'redis://db', sentinels: ['s:1'], master: m",
+                "ledger.redis.sentinels: cannot stand beside url: the primary is at one place",
+            ),
+            ("sentinels: [], master: m", "ledger.redis.sentinels: must have at least one entry"),
+            ("sentinels: ['s:1']", "ledger.redis.master: is missing"),
+            (
+                "sentinels: [s], master: m",
+                "ledger.redis.sentinels[0]: must be a host and a port, such as 10.0.0.1:26379, is \"s\"",
             ),
         ],
     );

@@ -34,7 +34,7 @@ fn the_file_as_a_whole() {
 #[test]
 fn unknown_keys_at_every_level() {
     let yaml = "
-listen: [{ address: 0.0.0.0:80, tls: true }]
+listen: [{ address: 0.0.0.0:80, tlss: true, proxy_protocl: true }]
 worker_threads: 4
 shutdown: { grce: 1s }
 client: { keep_alive: 75s }
@@ -50,7 +50,8 @@ routes: [{ host: [a.com], path: /, upstream: u }]
 sales: { t: { totl: 5, buyer: { header: X-User, cookie: id } } }
 ";
     let expected = [
-        "listen[0].tls: unknown key",
+        "listen[0].tlss: unknown key; did you mean `tls`?",
+        "listen[0].proxy_protocl: unknown key; did you mean `proxy_protocol`?",
         "shutdown.grce: unknown key; did you mean `grace`?",
         "client.keep_alive: unknown key; did you mean `keepalive`?",
         "control.tokn: unknown key; did you mean `token`?",

@@ -5,6 +5,8 @@
 //! is one sync a commit.
 
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod outbox;
 
 use std::path::Path;
@@ -135,6 +137,11 @@ fn insert(store: &Connection, sale: i64, entry: &LogEntry) -> Result<()> {
 fn parse(row: &rusqlite::Row) -> Result<LogEntry> {
     let seq: i64 = row.get(0)?;
     let text = row.get_ref(1)?.as_str().map_err(|error| JournalError::Damaged(error.to_string()))?;
+    parse_entry(seq, text)
+}
+
+/// The entry of this number, from its record.
+fn parse_entry(seq: i64, text: &str) -> Result<LogEntry> {
     let entry: LogEntry =
         serde_json::from_str(text).map_err(|error| JournalError::Damaged(format!("log entry {seq}: {error}")))?;
     if number(entry.seq) != seq {

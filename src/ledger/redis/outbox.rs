@@ -108,7 +108,7 @@ impl Outbox for RedisLedger {
     }
 }
 
-fn taken(value: &Value) -> Result<Taken, LedgerError> {
+pub(super) fn taken(value: &Value) -> Result<Taken, LedgerError> {
     let mut reader = Reader::of(value)?;
     let (progress, lease) = progress(&mut reader)?;
     let lease = lease.ok_or_else(|| damaged("outbox_take.lua replied that nobody has the delivery"))?;
@@ -126,7 +126,7 @@ fn taken(value: &Value) -> Result<Taken, LedgerError> {
     Ok(Taken { progress, lease, work })
 }
 
-fn status(value: &Value) -> Result<DeliveryStatus, LedgerError> {
+pub(super) fn status(value: &Value) -> Result<DeliveryStatus, LedgerError> {
     let mut reader = Reader::of(value)?;
     let (progress, lease) = progress(&mut reader)?;
     let mut all = Vec::new();

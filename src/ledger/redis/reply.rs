@@ -2,9 +2,11 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::redis::Value;
 
+use super::super::model::Holdings;
 use super::super::{
     Cancelled, Change, Confirmed, Decision, Identity, LedgerError, LogEntry, Order, OrderId, OrderLine, OrderState,
     Purchase, RefundReason, ReleaseReason, Reserved, SaleState, Swept, Synced, Terms, View,
@@ -89,7 +91,8 @@ pub(super) fn identity(value: &Value) -> Result<Identity> {
     let epoch = epoch(reader.text()?)?;
     let text = reader.text()?;
     let mut secret = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
+    // Each digit is looked at, since `from_str_radix` alone would also take a sign.
+    if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return Err(damaged("secret is not 64 hexadecimal digits"));
     }
     for (byte, at) in secret.iter_mut().zip((0..64).step_by(2)) {
@@ -201,6 +204,30 @@ pub(super) fn cancelled(value: &Value) -> Result<Cancelled> {
     })
 }
 
+/// Number and time of the entry that `confirm.lua` or `cancel.lua` wrote, if it did.
+pub(super) fn entry_made(value: &Value) -> Option<(u64, u64)> {
+    let Value::Array(values) = value else { return None };
+    match values.get(2..4)? {
+        [Value::Int(seq), Value::Int(at_ms)] => Some((u64::try_from(*seq).ok()?, u64::try_from(*at_ms).ok()?)),
+        _ => None,
+    }
+}
+
+/// The sale's generation, and how long to wait.
+pub(super) fn admitted(value: &Value) -> Result<(u64, Duration)> {
+    let mut reader = Reader::of(value)?;
+    Ok((reader.natural()?, Duration::from_millis(reader.natural()?)))
+}
+
+/// Orders' records, as HMGET gives them.
+pub(super) fn orders(value: &Value) -> Result<Vec<Option<Order>>> {
+    let read = |value: &Value| match value {
+        Value::Nil => Ok(None),
+        value => order(value).map(Some),
+    };
+    Reader::of(value)?.values.map(read).collect()
+}
+
 pub(super) fn swept(value: &Value) -> Result<Swept> {
     let mut reader = Reader::of(value)?;
     let mut count = || usize::try_from(reader.natural()?).map_err(|_| damaged("a count is too large"));
@@ -232,6 +259,21 @@ pub(super) fn order(value: &Value) -> Result<Order> {
         OrderState::Released => (None, Some(reason(detail)?)),
     };
     Ok(Order { state, quantity, buyer: buyer(part()?), expires_at_ms, payment, reason })
+}
+
+/// "TICKETS UNPAID"
+pub(super) fn holdings(value: &Value) -> Result<Holdings> {
+    let record = text(value)?;
+    let (tickets, unpaid) = record.split_once(' ').ok_or_else(|| damaged(&format!("a buyer has \"{record}\"")))?;
+    Ok(Holdings { tickets: parse(tickets, "a buyer's tickets")?, unpaid: parse(unpaid, "a buyer's unpaid orders")? })
+}
+
+pub(super) fn reason_name(reason: ReleaseReason) -> &'static str {
+    match reason {
+        ReleaseReason::Expired => "expired",
+        ReleaseReason::Cancelled => "cancelled",
+        ReleaseReason::GivenUp => "given_up",
+    }
 }
 
 fn reason(name: &str) -> Result<ReleaseReason> {
@@ -285,6 +327,15 @@ fn entry(value: &Value) -> Result<LogEntry> {
         "given_up" => Change::GivenUp { order: parse(field("order")?, "order")? },
         "state" => Change::State { state: state(field("state")?)? },
         "stock" => Change::Stock { change_id: field("change_id")?.into(), delta: parse(field("delta")?, "delta")? },
+        "restored" => {
+            let _count = field("orders")?;
+            let mut orders = Vec::with_capacity(fields.values.len() / 2);
+            while !fields.is_empty() {
+                orders.push((parse::<OrderId>(fields.text()?, "order")?, order(fields.next()?)?));
+            }
+            Change::Restored { orders }
+        }
+        "lost" => Change::Lost,
         other => return Err(damaged(&format!("log entry {id} is of kind {other}"))),
     };
     Ok(LogEntry { seq, at_ms, change })
@@ -301,3 +352,6 @@ fn lines(fields: &mut Reader) -> Result<Vec<OrderLine>> {
     }
     Ok(lines)
 }
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::client::{Access, AddressHeader, Networks};
 use crate::config::*;
 use crate::server::{Edge, StartError};
 
@@ -51,12 +52,7 @@ fn free_port() -> SocketAddr {
 
 /// Settings for backends with weights 1, 2, 3 and so on, with short waits.
 pub fn upstream(backends: &[SocketAddr]) -> Upstream {
-    let server = |(i, &address): (usize, &SocketAddr)| Server {
-        address,
-        weight: i as u32 + 1,
-        max_fails: 1,
-        fail_timeout: Duration::from_secs(10),
-    };
+    let server = |(i, &address): (usize, &SocketAddr)| Server { weight: i as u32 + 1, ..Server::at(address) };
     let wait = Duration::from_millis(500);
     Upstream {
         name: "load_rule".to_owned(),
@@ -66,6 +62,7 @@ pub fn upstream(backends: &[SocketAddr]) -> Upstream {
         timeouts: UpstreamTimeouts { connect: wait, read: wait, send: wait, idle: PATIENCE },
         tries: backends.len(),
         health_check: None,
+        resolve: Resolve::default(),
     }
 }
 
@@ -89,8 +86,8 @@ impl Stand {
             let folder = tempfile::tempdir().expect("a folder");
             let mut config = config(upstream.clone(), folder.path());
             change(&mut config);
-            let address = config.listen[0];
-            match Edge::start(config) {
+            let address = config.listen[0].address;
+            match Edge::start(config, Arc::new(|| Err("there is no file".to_owned()))) {
                 Ok(edge) => return Self { address, edge: Some(edge), _folder: folder },
                 Err(StartError::Bind { .. }) => continue,
                 Err(error) => panic!("{error}"),
@@ -132,16 +129,27 @@ impl Drop for Stand {
 
 fn config(upstream: Upstream, folder: &Path) -> Config {
     Config {
-        listen: vec![free_port()],
+        listen: vec![free_port().into()],
         threads: 2,
         shutdown_grace: Duration::from_secs(1),
+        shutdown_delay: Duration::ZERO,
         client: ClientTimeouts { keepalive: PATIENCE, read: Duration::from_secs(1), send: PATIENCE },
+        trusted_proxies: Networks::default(),
+        client_address: AddressHeader::default(),
+        access: Access::default(),
+        limits: Limits::default(),
         control: Control { listen: free_port(), token: None },
         ledger: Ledger { store: Store::Embedded { path: folder.to_owned() }, sync: Duration::from_millis(100) },
         upstreams: vec![upstream],
-        routes: vec![Route { hosts: Vec::new(), path: "/".to_owned(), upstream: 0 }],
+        routes: vec![Route::default()],
+        compression: None,
+        error_pages: Vec::new(),
         sales: Vec::new(),
         delivery: None,
+        tracing: None,
+        access_log: None,
+        error_log: ErrorLog::default(),
+        request_id: None,
     }
 }
 

@@ -47,8 +47,12 @@ impl Edge {
         let mut settings = Config::from_yaml("sales: { ticket: }").expect("it is the smallest one").sales.remove(0);
         settings.deadline = AMPLE;
         edit(&mut settings);
-        let shared =
-            Arc::new(Shared { ledger: Arc::clone(ledger) as _, sync_now: Notify::new(), synced: Notify::new() });
+        let shared = Arc::new(Shared {
+            ledger: Arc::clone(ledger) as _,
+            sync_now: Notify::new(),
+            synced: Notify::new(),
+            memory: Duration::from_secs(60),
+        });
         let (sale, queue) = Sale::new(settings, Arc::clone(&shared), None);
         sale.open(Some(total)).await.expect("this ledger opens every sale");
         // Reads once, and then only when asked to.
@@ -105,7 +109,7 @@ impl Edge {
 }
 
 fn tickets(quantity: u32) -> Ask<'static> {
-    Ask { quantity, buyer: None, key: None }
+    Ask { quantity, buyer: None, key: None, token: None, admission: None, parent: None }
 }
 
 fn one() -> Ask<'static> {
@@ -191,6 +195,7 @@ fn waiting(edge: &Edge, ask: Ask<'_>) -> (Pending, oneshot::Receiver<Outcome>) {
         epoch: identity.epoch,
         has_key: ask.key.is_some(),
         deadline: Instant::now() + AMPLE,
+        trace: None,
         reply,
     };
     (pending, outcome)

@@ -12,9 +12,12 @@ fn id(n: u128) -> OrderId {
     OrderId(n.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835).to_be_bytes())
 }
 
+/// How old what it knows may be.
+const MEMORY: Duration = Duration::from_secs(2);
+
 /// The gate of a sale of which nothing was heard yet.
 fn opened() -> Gate {
-    let gate = Gate::default();
+    let gate = Gate::new(MEMORY);
     gate.learn_new_sale(1);
     gate
 }
@@ -111,6 +114,18 @@ fn what_is_unknown_or_missing_is_never_called_sold_out() {
     sync(&gate, view(1, 0), []);
     assert!(gate.hears() && !gate.is_missing() && gate.view() == Some(view(1, 0)));
     check(&gate, anonymous(1), Verdict::Ask);
+}
+
+#[test]
+fn what_is_known_is_not_used_for_ever() {
+    let gate = gate(view(3, 10));
+    let asked = Instant::now();
+    for visitor in [anonymous(1), keyed(1)] {
+        assert_eq!(gate.admit(&visitor, asked + MEMORY / 2), refuse(Refusal::SoldOut));
+        assert_eq!(gate.admit(&visitor, asked + 2 * MEMORY), Verdict::Ask, "the ledger decides");
+    }
+    sync(&gate, view(3, 10), []);
+    check(&gate, anonymous(1), refuse(Refusal::SoldOut));
 }
 
 #[test]
@@ -267,7 +282,9 @@ fn times_are_reckoned_on_the_monotonic_clock() {
     let mut scheduled = view(1, 0);
     scheduled.terms.opens_at_ms = Some(NOW_MS + 10_000);
     scheduled.terms.closes_at_ms = Some(NOW_MS + 20_000);
-    let gate = opened();
+    // Nothing is heard of it meanwhile.
+    let gate = Gate::new(60 * second);
+    gate.learn_new_sale(1);
     gate.learn_sync(0, &Synced { view: scheduled.clone(), next_due_ms: None, entries: vec![held(1)] }, sent..came);
     let at = |instant| gate.admit(&anonymous(1), instant);
 

@@ -16,7 +16,8 @@ const ID_TEXT: &str = "abababababababababababababababab";
 fn sale(yaml: &str) -> (Arc<Sale>, Arc<Shared>) {
     let settings = Config::from_yaml(yaml).expect("the test's configuration is right").sales.remove(0);
     let ledger = Arc::new(InMemoryLedger::default());
-    let shared = Arc::new(Shared { ledger, sync_now: Notify::new(), synced: Notify::new() });
+    let shared =
+        Arc::new(Shared { ledger, sync_now: Notify::new(), synced: Notify::new(), memory: Duration::from_secs(60) });
     (Sale::new(settings, Arc::clone(&shared), None).0, shared)
 }
 
@@ -25,7 +26,7 @@ fn sale(yaml: &str) -> (Arc<Sale>, Arc<Shared>) {
 fn check(answer: &Answer, expected: Answer, document: &Value) {
     let body: Value = serde_json::from_slice(&answer.body).expect("every answer is JSON");
     assert_eq!(&body, document);
-    assert_eq!(*answer, Answer { body: answer.body.clone(), ..expected });
+    assert_eq!(*answer, Answer { body: answer.body.clone(), meaning: answer.meaning, ..expected });
 }
 
 fn plain(status: u16, content_type: &'static str) -> Answer {
@@ -58,8 +59,13 @@ fn an_order_is_the_same_document_in_both_dialects_and_at_every_retry() {
             let seed = answer(Dialect::Seed, &sale, &first);
             check(&seed, plain(200, "application/json"), &json!({ "code": 1, "msg": "抢票成功", "data": document }));
 
-            assert_eq!(answer(Dialect::Rest, &sale, &again), rest);
-            assert_eq!(answer(Dialect::Seed, &sale, &again), seed);
+            // Only for those who count it is another one.
+            for (dialect, first) in [(Dialect::Rest, rest), (Dialect::Seed, seed)] {
+                let retried = answer(dialect, &sale, &again).into_owned();
+                assert_eq!(first.meaning, Meaning::Ended("ordered", Some(ID)));
+                assert_eq!(retried.meaning, Meaning::Ended("repeated", Some(ID)));
+                assert_eq!(retried.meaning(first.meaning), *first);
+            }
         }
     }
 }
@@ -113,8 +119,11 @@ fn refusals() {
     ];
     let (sale, _) = sale("sales: { ticket: }");
     for (refusal, status, name, retry_after_s, members, code, data) in rows {
-        let outcome = Outcome::Refused(refusal);
+        let outcome = Outcome::Refused(refusal.clone());
         let rest = answer(Dialect::Rest, &sale, &outcome);
+        let spread = [Refusal::Busy, Refusal::Unavailable].contains(&refusal).then(|| rest.retry_after_s.unwrap_or(0));
+        assert!(spread.is_none_or(|seconds| (1..=3).contains(&seconds)), "{rest:?}");
+        let retry_after_s = spread.or(retry_after_s);
         check_problem(&rest, Answer { retry_after_s, ..plain(status, "application/problem+json") }, name, &members);
 
         let seed = answer(Dialect::Seed, &sale, &outcome);
@@ -143,6 +152,30 @@ fn check_problem(answer: &Answer, expected: Answer, name: &str, members: &Value)
         document[member] = value.clone();
     }
     check(answer, expected, &document);
+}
+
+#[test]
+fn those_who_are_too_many_come_again_one_after_the_other() {
+    let (sale, _) = sale("sales: { ticket: }");
+    let waits = |give: &dyn Fn() -> Option<u64>| {
+        (0..300).fold([0; 4], |mut waits, _| {
+            waits[give().expect("a wait") as usize] += 1;
+            waits
+        })
+    };
+    let busy = || answer(Dialect::Rest, &sale, &Outcome::Refused(Refusal::Busy)).retry_after_s;
+    assert_eq!(waits(&busy), [0, 100, 100, 100]);
+    assert_eq!(waits(&|| too_many_requests(Dialect::Rest).retry_after_s), [0, 100, 100, 100]);
+    let rest = too_many_requests(Dialect::Rest);
+    let retry_after_s = rest.retry_after_s;
+    check_problem(
+        rest,
+        Answer { retry_after_s, ..plain(429, "application/problem+json") },
+        "too-many-requests",
+        &json!({}),
+    );
+    let seed = too_many_requests(Dialect::Seed);
+    assert_eq!((seed.status, &*seed.body), (200, r#"{"code":-16,"msg":"请求过于频繁，请稍后再试"}"#.as_bytes()));
 }
 
 #[test]

@@ -2,61 +2,15 @@
 
 mod any;
 
+use super::fuzz::{Request, settings};
 use super::*;
-
-/// A request as a text: the query (or nothing) on the first line, then the headers, an empty line and the body.
-struct Request {
-    query: Option<Vec<u8>>,
-    headers: Vec<(Vec<u8>, Vec<u8>)>,
-    body: Vec<u8>,
-}
-
-impl Request {
-    fn new(text: &[u8]) -> Self {
-        let (head, body) = match text.windows(2).position(|two| two == b"\n\n") {
-            Some(end) => (&text[..end], &text[end + 2..]),
-            None => (text, &b""[..]),
-        };
-        let mut lines = head.split(|byte| *byte == b'\n');
-        let query = lines.next().filter(|line| !line.is_empty()).map(Into::into);
-        let header = |line: &[u8]| {
-            let colon = line.windows(2).position(|two| two == b": ").expect("a header has a colon");
-            (line[..colon].to_vec(), line[colon + 2..].to_vec())
-        };
-        Self { query, headers: lines.map(header).collect(), body: body.to_vec() }
-    }
-}
-
-impl Head for Request {
-    fn method(&self) -> &str {
-        "POST"
-    }
-
-    fn query(&self) -> Option<&[u8]> {
-        self.query.as_deref()
-    }
-
-    fn headers<'a>(&'a self, name: &str, each: &mut dyn FnMut(&'a [u8])) {
-        let named = |(given, _): &&(Vec<u8>, Vec<u8>)| given.eq_ignore_ascii_case(name.as_bytes());
-        self.headers.iter().filter(named).for_each(|(_, value)| each(value));
-    }
-}
-
-fn settings(buyer: &BuyerSource, seed_dialect: bool) -> config::Sale {
-    let seed = if seed_dialect { "seed_dialect: true" } else { "" };
-    let mut config = config::Config::from_yaml(&format!("sales: {{ ticket: {{ {seed} }} }}"))
-        .unwrap_or_else(|errors| panic!("the smallest configuration is refused: {errors}"));
-    let mut sale = config.sales.remove(0);
-    sale.buyer = buyer.clone();
-    sale
-}
 
 /// Asserts what a request is read as: `quantity buyer key`, with `-` for none, or what is wrong with which field.
 #[track_caller]
 fn check(buyer: &BuyerSource, request: &[u8], expected: &str) {
     let head = Request::new(request);
-    let read = match read(&head, &head.body, &settings(buyer, false)) {
-        Ok(Ask { quantity, buyer, key }) => {
+    let read = match read(&head, &head.body, &settings(buyer, false), false) {
+        Ok(Ask { quantity, buyer, key, .. }) => {
             format!("{quantity} {} {}", buyer.as_deref().unwrap_or("-"), key.as_deref().unwrap_or("-"))
         }
         Err(Rejection::Bad { field, detail }) => format!("{field}: {detail}"),

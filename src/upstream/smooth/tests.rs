@@ -16,7 +16,7 @@ fn weighted(weights: &[u32]) -> Vec<Weighted> {
 }
 
 fn take(table: &Table, n: usize) -> Vec<usize> {
-    (0..n).map(|_| table.next().expect("the table is in use")).collect()
+    (0..n).map(|_| table.sequence.shares[table.next().expect("the table is in use")].backend).collect()
 }
 
 fn counts(picks: &[usize]) -> BTreeMap<usize, usize> {

@@ -1,9 +1,11 @@
-//! The same backend for the same client, by weighted rendezvous hashing.
+//! The same backend for the same key of a request, by weighted rendezvous hashing.
 //!
-//! Every backend gets a score for the client, and the highest wins (Thaler and Ravishankar, "Using name-based mappings
+//! Every backend gets a score for the key, and the highest wins (Thaler and Ravishankar, "Using name-based mappings
 //! to increase hit rates", 1998). The score is `weight / -ln(h)` with `h` uniform in (0, 1), which makes a backend win
 //! in proportion to its weight (Schindelhauer and Schomaker, "Weighted distributed hash tables", 2005). So a backend
-//! that leaves moves its own clients only, and gets them back when it returns.
+//! that leaves moves its own keys only, and gets them back when it returns; one that joins takes its share and no more;
+//! and a weight that changes moves no more keys than it must. It needs no table, as ketama and Maglev do, and a look at
+//! every backend, some 10 ns each.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -28,15 +30,17 @@ pub fn backend_key(backend: SocketAddr) -> u64 {
     }
 }
 
-/// The score of a backend for a client; the highest is chosen. Positive, and never NaN for a weight of at least 1.
-pub fn score(client_key: u64, backend_key: u64, weight: u32) -> f64 {
+/// The score of a backend for a key; the highest is chosen. Positive, and never NaN for a weight of at least 1.
+pub fn score(key: u64, backend_key: u64, weight: u32) -> f64 {
     // The upper 52 bits, shifted by a half, lie strictly between 0 and 1.
-    let h = ((mix(client_key ^ backend_key) >> 12) as f64 + 0.5) / (1_u64 << 52) as f64;
+    let h = ((mix(key ^ backend_key) >> 12) as f64 + 0.5) / (1_u64 << 52) as f64;
     f64::from(weight) / -h.ln()
 }
 
-fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(bytes.len() as u64, |hash, &byte| mix(hash ^ u64::from(byte)))
+/// The key of these bytes, the same on all edges.
+pub fn hash(bytes: &[u8]) -> u64 {
+    let word = |chunk: &[u8]| chunk.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+    bytes.chunks(8).fold(mix(bytes.len() as u64), |hash, chunk| mix(hash ^ word(chunk)))
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
@@ -82,6 +86,29 @@ mod tests {
             let (with, without) = (choose(client, &[0, 1, 2, 3]), choose(client, &[0, 1, 3]));
             assert!(with == without || with == 2, "{client}: {with} {without}");
         }
+    }
+
+    #[test]
+    fn a_backend_that_joins_takes_its_share_and_nobody_else_moves() {
+        for n in 1..16_usize {
+            let choose = |key: u64, among: usize| {
+                let score = |i: &usize| score(key, backend(*i), 1);
+                (0..among).max_by(|a, b| score(a).total_cmp(&score(b))).expect("somebody")
+            };
+            let keys = (0..20_000_u64).map(|key| hash(format!("user-{key}").as_bytes()));
+            let moved: Vec<usize> =
+                keys.filter(|&key| choose(key, n) != choose(key, n + 1)).map(|key| choose(key, n + 1)).collect();
+            assert!(moved.iter().all(|&to| to == n), "only to the new one");
+            let due = 20_000.0 / (n + 1) as f64;
+            assert!((moved.len() as f64 - due).abs() < due * 0.1, "{n}: {} of {due}", moved.len());
+        }
+    }
+
+    #[test]
+    fn every_byte_counts() {
+        let keys = ["", "a", "b", "ab", "ba", "a\0", "12345678", "123456789", "12345678\0", "87654321"];
+        let hashes: std::collections::BTreeSet<u64> = keys.iter().map(|key| hash(key.as_bytes())).collect();
+        assert_eq!(hashes.len(), keys.len());
     }
 
     #[test]

@@ -1,0 +1,174 @@
+//! Reads what becomes of requests and answers on their way: header rules, files, compression and error pages.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+
+use super::node::Node;
+use super::value::{DAY, SECOND, duration, file_path, is_url_path, number, size, text, word};
+use super::{Coding, Compression, ErrorPage, Fallback, Files, HeaderRules};
+
+/// What one answer of the edge itself may weigh: pages are kept in memory.
+const PAGE_MAX: u64 = 1024 * 1024;
+
+const KIBIBYTE: u64 = 1024;
+
+/// What is worth compressing; events are not, since an encoder holds them back until it has more.
+const TYPES: [&str; 12] = [
+    "text/html",
+    "text/css",
+    "text/plain",
+    "text/xml",
+    "text/javascript",
+    "application/javascript",
+    "application/json",
+    "application/problem+json",
+    "application/manifest+json",
+    "application/xml",
+    "application/wasm",
+    "image/svg+xml",
+];
+
+pub(super) fn header_rules(node: &Node<'_>) -> HeaderRules {
+    node.mapping(|rules| HeaderRules {
+        set: rules.group("set", |node| node.entries(set)).into_iter().flatten().collect(),
+        remove: rules.group("remove", |node| node.list(name)).into_iter().flatten().collect(),
+    })
+}
+
+fn set(key: &str, node: &Node<'_>) -> Option<(HeaderName, HeaderValue)> {
+    let name = header_name(key).map_err(|why| node.error(why)).ok();
+    let must = "must be text that a header can carry, without control characters";
+    let value = text(must, |value| HeaderValue::from_str(value).ok())(node);
+    name.zip(value)
+}
+
+fn name(node: &Node<'_>) -> Option<HeaderName> {
+    let given = text("must be the name of a header", |name| Some(name.to_owned()))(node)?;
+    header_name(&given).map_err(|why| node.error(why)).ok()
+}
+
+/// Who sets one of the refused ones would tear requests and answers apart, or knows a better place.
+pub(super) fn header_name(name: &str) -> Result<HeaderName, &'static str> {
+    let name: HeaderName = name.parse().map_err(|_| "is not the name of a header")?;
+    match name {
+        HOST => Err("is set by upstreams.NAME.host_header"),
+        CONTENT_LENGTH | TRANSFER_ENCODING | CONNECTION | UPGRADE | TE | TRAILER => {
+            Err("says how a message is sent, and is the connection's own")
+        }
+        name => Ok(name),
+    }
+}
+
+/// What stands in the place of a route's path.
+pub(super) fn rewrite(node: &Node<'_>) -> Option<String> {
+    text("must be / or a path such as /v2, without query and without / at its end", |path| {
+        (is_url_path(path) && (path == "/" || !path.ends_with('/'))).then(|| path.to_owned())
+    })(node)
+}
+
+pub(super) fn files(node: &Node<'_>) -> Files {
+    node.mapping(|files| Files {
+        root: files.require("root", folder).unwrap_or_default(),
+        index: files.read("index", file_name).unwrap_or_else(|| "index.html".to_owned()),
+        fallback: files.read("fallback", |node| Some(fallback(node))),
+    })
+}
+
+fn folder(node: &Node<'_>) -> Option<PathBuf> {
+    let path = file_path(node)?;
+    match std::fs::metadata(&path) {
+        Ok(found) if found.is_dir() => return Some(path),
+        Ok(_) => node.error("must be a folder"),
+        Err(error) => node.error(format!("cannot be read: {error}")),
+    }
+    None
+}
+
+/// A file in the folder itself, or below it.
+fn file_name(node: &Node<'_>) -> Option<String> {
+    text("must be the name of a file below the root, such as index.html", |name| {
+        let is_one = !name.is_empty() && !name.ends_with('/') && !name.contains('%');
+        (is_one && is_url_path(&format!("/{name}"))).then(|| name.to_owned())
+    })(node)
+}
+
+fn fallback(node: &Node<'_>) -> Fallback {
+    node.mapping(|fallback| Fallback {
+        file: fallback.require("file", file_name).unwrap_or_default(),
+        status: fallback.read("status", number(200..=599)).unwrap_or(200),
+        retry_after: fallback.read("retry_after", duration(SECOND..=7 * DAY)),
+    })
+}
+
+pub(super) fn compression(node: &Node<'_>) -> Compression {
+    node.mapping(|compression| {
+        let codings = compression.read("algorithms", |node| Some(node.filled_list(coding)));
+        let level = |key, range, usual| (key, range, usual);
+        let levels = compression.group("levels", |node| {
+            node.mapping(|levels| {
+                let mut read = |(key, range, usual)| levels.read(key, number(range)).unwrap_or(usual);
+                [read(level("zstd", 1..=19, 3)), read(level("br", 1..=11, 4)), read(level("gzip", 1..=9, 5))]
+            })
+        });
+        let codings = codings.unwrap_or_else(|| vec![Some(Coding::Zstd), Some(Coding::Brotli), Some(Coding::Gzip)]);
+        let codings: Vec<Coding> = codings.into_iter().flatten().collect();
+        let types = compression.read("types", |node| Some(node.filled_list(media_type)));
+        Compression {
+            codings: codings.into_iter().map(|coding| (coding, levels[coding as usize])).collect(),
+            min_length: compression.read("min_length", size(0..=1024 * KIBIBYTE)).unwrap_or(KIBIBYTE),
+            types: types.unwrap_or_else(|| TYPES.map(str::to_owned).to_vec()),
+        }
+    })
+}
+
+fn coding(node: &Node<'_>) -> Option<Coding> {
+    word(&[("zstd", Coding::Zstd), ("br", Coding::Brotli), ("gzip", Coding::Gzip)])(node)
+}
+
+fn media_type(node: &Node<'_>) -> String {
+    let must = "must be a media type such as text/html, or text/* for all of a kind";
+    let part = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.+_".contains(&byte))
+    };
+    text(must, |name| {
+        let (kind, rest) = name.split_once('/')?;
+        (part(kind) && (rest == "*" || part(rest))).then(|| name.to_ascii_lowercase())
+    })(node)
+    .unwrap_or_default()
+}
+
+pub(super) fn error_page(node: &Node<'_>) -> ErrorPage {
+    node.mapping(|page| {
+        let statuses = page.group("status", |node| node.filled_list(|node| number(400..=599)(node).unwrap_or(500)));
+        let (content_type, body) = page.require("file", page_file).unwrap_or_default();
+        ErrorPage {
+            statuses,
+            content_type,
+            body,
+            intercept: page.read("intercept", super::value::flag).unwrap_or(false),
+        }
+    })
+}
+
+/// What is in a page's file, and what kind of file it is by its name.
+fn page_file(node: &Node<'_>) -> Option<(&'static str, Bytes)> {
+    let path = file_path(node)?;
+    let content_type = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("html" | "htm") => "text/html; charset=utf-8",
+        Some("json") => crate::answer::JSON,
+        Some("txt") => "text/plain; charset=utf-8",
+        _ => return node.refuse("must be a file that ends with .html, .htm, .json or .txt"),
+    };
+    match std::fs::metadata(&path).and_then(|found| Ok((found.len(), std::fs::read(&path)?))) {
+        Ok((length, _)) if length > PAGE_MAX => node.refuse(format!("must be at most {PAGE_MAX} bytes; has {length}")),
+        Ok((_, body)) => Some((content_type, body.into())),
+        Err(error) => {
+            node.error(format!("cannot be read: {error}"));
+            None
+        }
+    }
+}

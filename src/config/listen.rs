@@ -1,0 +1,116 @@
+//! Reads `listen`: public addresses, and what is spoken there.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde_yaml::Value;
+
+use super::node::{Fields, Node};
+use super::value::{file_path, flag, listen_address, number, text, word};
+use super::{CertificateFiles, Listener, ProxyProtocol, Redirect, Tls, TlsVersion};
+use crate::tls::Certificate;
+
+pub(super) fn listener(node: &Node<'_>) -> Listener {
+    node.mapping(|listener| {
+        let address = listener.require("address", listen_address);
+        let tls = listener.read("tls", |node| Some(tls(node)));
+        let http2 = listener.read("http2", flag);
+        let h2c = listener.read("h2c", flag);
+        let redirect_https = listener.read("redirect_https", redirect);
+        let proxy_protocol = listener.read("proxy_protocol", proxy_protocol);
+        if http2.is_some() && tls.is_none() {
+            listener.error("http2", "means nothing without tls; h2c is HTTP/2 without it");
+        }
+        if h2c.is_some() && tls.is_some() {
+            listener.error("h2c", "is HTTP/2 without tls; with it, http2 is meant");
+        }
+        let redirect_https = redirect_https.flatten();
+        if redirect_https.is_some() {
+            let other = if tls.is_some() { Some("tls") } else { (h2c == Some(true)).then_some("h2c") };
+            if let Some(other) = other {
+                listener
+                    .error("redirect_https", format!("cannot stand beside {other}: it leads plain HTTP/1 to HTTPS"));
+            }
+        }
+        Listener {
+            address: address.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))),
+            http2: if tls.is_some() { http2.unwrap_or(true) } else { h2c.unwrap_or(false) },
+            tls,
+            redirect_https,
+            proxy_protocol: proxy_protocol.flatten(),
+        }
+    })
+}
+
+fn tls(node: &Node<'_>) -> Tls {
+    node.mapping(|tls| {
+        if !tls.has("certificates") {
+            tls.error("certificates", "is missing");
+        }
+        let certificates = tls.read("certificates", |node| Some(node.filled_list(certificate))).unwrap_or_default();
+        let version = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+        Tls { certificates, min_version: tls.read("min_version", decimal(&version)).unwrap_or(TlsVersion::Tls12) }
+    })
+}
+
+/// A word that YAML takes for a number.
+fn decimal<T: Copy>(words: &[(&str, T)]) -> impl FnOnce(&Node<'_>) -> Option<T> {
+    move |node| match node.value() {
+        Value::Number(number) => {
+            let found = words.iter().find(|(word, _)| *word == number.to_string());
+            found.map(|(_, meaning)| *meaning).or_else(|| word(words)(node))
+        }
+        _ => word(words)(node),
+    }
+}
+
+/// Both files are read, so that what is wrong with them is told before anything is started.
+fn certificate(node: &Node<'_>) -> CertificateFiles {
+    node.mapping(|files| {
+        let certificate = files.require("certificate", file_path);
+        let key = files.require("key", file_path);
+        let read = |path: Option<PathBuf>| path.unwrap_or_default();
+        let are_named = certificate.is_some() && key.is_some();
+        let named = CertificateFiles { certificate: read(certificate), key: read(key) };
+        if are_named && let Err(fault) = Certificate::read(&named) {
+            files.error(fault.setting, fault.what);
+        }
+        named
+    })
+}
+
+/// `true`, `false`, or settings.
+fn unless_off<T: Default>(node: &Node<'_>, read: impl FnOnce(&mut Fields<'_>) -> T) -> Option<Option<T>> {
+    match node.value() {
+        Value::Bool(on) => Some(on.then(T::default)),
+        Value::Mapping(_) => Some(Some(node.mapping(read))),
+        _ => node.refuse("must be true, false or a mapping of settings"),
+    }
+}
+
+fn redirect(node: &Node<'_>) -> Option<Option<Redirect>> {
+    unless_off(node, |redirect| {
+        let default = Redirect::default();
+        let code = redirect.read("code", |node| {
+            let code = node.value().as_u64().and_then(|code| u16::try_from(code).ok());
+            code.filter(|code| [301, 308].contains(code)).or_else(|| node.refuse("must be 301 or 308"))
+        });
+        let port = redirect.read("port", number(1..=65535));
+        Redirect { code: code.unwrap_or(default.code), port: port.unwrap_or(default.port) }
+    })
+}
+
+fn proxy_protocol(node: &Node<'_>) -> Option<Option<ProxyProtocol>> {
+    unless_off(node, |protocol| {
+        let from = protocol.require("from", |node| Some(node.filled_list(network))).unwrap_or_default();
+        ProxyProtocol { from: from.into_iter().flatten().collect() }
+    })
+}
+
+/// A network, or a single address.
+fn network(node: &Node<'_>) -> Option<IpNet> {
+    text("must be a network or an address, such as 10.0.0.0/8 or 192.0.2.7", |text| {
+        text.parse().ok().or_else(|| text.parse().ok().map(|address: std::net::IpAddr| address.into()))
+    })(node)
+}

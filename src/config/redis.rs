@@ -1,0 +1,88 @@
+//! The settings of a Redis: where it is, and what it has to be.
+
+use std::time::Duration;
+
+use super::node::{Fields, Node};
+use super::value::{MILLISECOND, MINUTE, SECOND, duration, host_and_port, is_digits, is_host, secret, text};
+use super::{Durability, Redis, RedisPlace, Replicas};
+
+const REPLICAS_MAX: u64 = 10;
+
+pub(super) fn redis(node: &Node<'_>) -> Redis {
+    node.mapping(|redis| Redis {
+        place: place(redis),
+        connect_timeout: redis.read("connect_timeout", duration(10 * MILLISECOND..=MINUTE)).unwrap_or(2 * SECOND),
+        response_timeout: redis.read("response_timeout", duration(10 * MILLISECOND..=MINUTE)).unwrap_or(SECOND),
+        durability: redis.read("durability", durability),
+        replicas: redis.read("replicas", |node| Some(replicas(node))),
+    })
+}
+
+fn place(redis: &mut Fields<'_>) -> RedisPlace {
+    let must = "must be redis://[user:password@]host[:port][/db] or redis+unix:///path";
+    redis.alternatives(&["url", "sentinels"], "the primary is at one place");
+    if !redis.has("sentinels") {
+        for only in ["master", "user", "password", "db", "sentinel_user", "sentinel_password"] {
+            if redis.has(only) {
+                redis.error(only, "belongs to sentinels; the url has its own");
+            }
+        }
+        return RedisPlace::Url(redis.require("url", secret(must, redis_url)).unwrap_or_default());
+    }
+    let address = |node: &Node<'_>| {
+        let must = "must be a host and a port, such as 10.0.0.1:26379";
+        text(must, |text| host_and_port(text).map(|_| text.to_owned()))(node).unwrap_or_default()
+    };
+    let name = |text: &str| {
+        let fits = (1..=100).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        fits.then(|| text.to_owned())
+    };
+    let must_be_name = "must be 1 to 100 visible ASCII characters";
+    RedisPlace::Sentinels {
+        addresses: redis.group("sentinels", |node| node.filled_list(address)),
+        master: redis.require("master", text(must_be_name, name)).unwrap_or_default(),
+        user: redis.read("user", text(must_be_name, name)),
+        password: redis.read("password", secret("must be text", |text| Some(text.to_owned()))),
+        db: redis.read("db", db).unwrap_or(0),
+        sentinel_user: redis.read("sentinel_user", text(must_be_name, name)),
+        sentinel_password: redis.read("sentinel_password", secret("must be text", |text| Some(text.to_owned()))),
+    }
+}
+
+fn db(node: &Node<'_>) -> Option<u16> {
+    let db = node.value().as_u64().and_then(|db| u16::try_from(db).ok());
+    db.or_else(|| node.refuse("must be 0 to 65535"))
+}
+
+fn durability(node: &Node<'_>) -> Option<Durability> {
+    match node.value().as_str() {
+        Some("none") => Some(Durability::None),
+        Some("everysec") => Some(Durability::Everysec),
+        Some("always") => Some(Durability::Always),
+        _ => node.refuse("must be none, everysec or always"),
+    }
+}
+
+fn replicas(node: &Node<'_>) -> Replicas {
+    let count = |node: &Node<'_>| {
+        let count = node.value().as_u64().filter(|count| (1..=REPLICAS_MAX).contains(count));
+        count.map(|count| count as u32).or_else(|| node.refuse(format!("must be 1 to {REPLICAS_MAX}")))
+    };
+    node.mapping(|replicas| Replicas {
+        acknowledge: replicas.require("acknowledge", count).unwrap_or(1),
+        timeout: replicas.read("timeout", duration(MILLISECOND..=10 * SECOND)).unwrap_or(Duration::from_millis(100)),
+    })
+}
+
+fn redis_url(url: &str) -> Option<String> {
+    let is_socket = url.strip_prefix("redis+unix://").is_some_and(|path| path.starts_with('/') && path.len() > 1);
+    let is_server = url.strip_prefix("redis://").is_some_and(|rest| {
+        let (authority, db) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+        // A password that has such characters must have them as %2F, %3F and so on.
+        user.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#[]@".contains(&byte))
+            && (is_host(host) || host_and_port(host).is_some())
+            && (db.is_empty() || is_digits(db) && db.parse::<u16>().is_ok())
+    });
+    (is_socket || is_server).then(|| url.to_owned())
+}

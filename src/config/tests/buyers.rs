@@ -1,0 +1,113 @@
+//! Every value of `buyer`, `buyer_limits` and `admission` that is refused.
+
+use super::*;
+
+const TOKEN: &str = "{sales: {t: {buyer: {from: jwt, HERE}}}}";
+const SECRET: &str = "a-secret-of-thirty-two-characters-or-more";
+
+/// A file with this content.
+fn file(content: &str) -> (tempfile::NamedTempFile, String) {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), content).expect("written");
+    let path = file.path().display().to_string();
+    (file, path)
+}
+
+#[test]
+fn tokens() {
+    let (_secret, secret) = file(SECRET);
+    let (_short, short) = file("short");
+    let (_pem, pem) = file("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n");
+    let hs = format!("audience: a, algorithms: [HS256], secret_file: '{secret}'");
+    let rows = [
+        ("".to_owned(), vec!["sales.t.buyer.algorithms: is missing", "sales.t.buyer.audience: is missing"]),
+        (
+            format!("audience: a, algorithms: [none], secret_file: '{secret}'"),
+            vec!["sales.t.buyer.algorithms[0]: must be one of HS256, EdDSA, RS256, is \"none\""],
+        ),
+        (
+            format!("{hs}, header: Cookie"),
+            vec!["sales.t.buyer.header: cookie holds many cookies; say which: cookie: NAME"],
+        ),
+        (format!("{hs}, cookie: 'a=b'"), vec!["sales.t.buyer.cookie: must be the name of a cookie, is \"a=b\""]),
+        (
+            format!("{hs}, header: X-Token, cookie: b"),
+            vec!["sales.t.buyer.cookie: cannot stand beside header: the token stands in one place"],
+        ),
+        (format!("{hs}, claim: exp"), vec!["sales.t.buyer.claim: exp says something of the token, not of the buyer"]),
+        (format!("{hs}, leeway: 6m"), vec!["sales.t.buyer.leeway: must be 0s to 5m, is \"6m\""]),
+        (format!("{hs}, query: b"), vec!["sales.t.buyer.query: unknown key"]),
+        (
+            "audience: a, algorithms: [HS256, RS256]".to_owned(),
+            vec![
+                "sales.t.buyer.algorithms: has HS256, for which there is no key in secret_file or jwks_file",
+                "sales.t.buyer.algorithms: has RS256, for which there is no key in public_key_files or jwks_file",
+            ],
+        ),
+        (
+            format!("audience: a, algorithms: [HS256], secret_file: '{pem}'"),
+            vec!["sales.t.buyer.secret_file: is a key in PEM, which is no secret: a public key can be had by anybody"],
+        ),
+        (
+            format!("audience: a, algorithms: [HS256], secret_file: '{short}'"),
+            vec![
+                "sales.t.buyer.secret_file: must hold 32 to 1024 visible ASCII characters (what is there is not shown: it may be a secret)",
+            ],
+        ),
+        (
+            format!("audience: a, algorithms: [RS256], public_key_files: ['{pem}']"),
+            vec!["sales.t.buyer.public_key_files[0]: must hold a public key in PEM, of Ed25519 or RSA"],
+        ),
+        (
+            format!("audience: a, algorithms: [RS256], jwks_file: '{pem}'"),
+            vec!["sales.t.buyer.jwks_file: must hold a set of keys in JSON (JWKS, RFC 7517)"],
+        ),
+        (
+            "audience: a, algorithms: [RS256], jwks_file: /nowhere/jwks".to_owned(),
+            vec!["sales.t.buyer.jwks_file: cannot be read: No such file or directory (os error 2)"],
+        ),
+    ];
+    for (setting, expected) in rows {
+        check(&TOKEN.replace("HERE", &setting), &expected);
+    }
+    let config = read(&TOKEN.replace("HERE", &hs));
+    let BuyerSource::Token(token) = &config.sales[0].buyer else { panic!("a token proves it") };
+    assert_eq!(token.place, TokenPlace::Header("authorization".to_owned()));
+    assert_eq!((token.rules.claim.as_str(), token.rules.leeway), ("sub", 30 * SECOND));
+    assert!(!format!("{config:?}").contains(SECRET), "it can be logged");
+}
+
+#[test]
+fn proxies_and_limits() {
+    each(
+        "{sales: {t: {HERE}}}",
+        &[
+            (
+                "buyer: {from: proxy, header: X}",
+                "sales.t.buyer.from: must be one of client, trusted_proxies, jwt, is \"proxy\"",
+            ),
+            (
+                "buyer: {from: trusted_proxies, header: X-User}",
+                "sales.t.buyer: is from trusted_proxies, of which there are none, so nobody could buy",
+            ),
+            (
+                "buyer: {header: X-Forwarded-For}",
+                "sales.t.buyer.header: x-forwarded-for is written by the edge, and says where a client is, not who",
+            ),
+            (
+                "buyer_limits: {concurrent: 1}",
+                "sales.t.buyer_limits: needs to know buyers apart: say in `buyer` where a buyer's id comes from, or set it to 0",
+            ),
+            ("admission: {}", "sales.t.admission.key_files: is missing"),
+            ("admission: {key_files: []}", "sales.t.admission.key_files: must have at least one entry"),
+            (
+                "admission: {key_files: [/nowhere/key]}",
+                "sales.t.admission.key_files[0]: cannot be read: there is no such file",
+            ),
+        ],
+    );
+    check(
+        "{trusted_proxies: [10.0.0.1], sales: {t: {buyer: {from: trusted_proxies}}}}",
+        &["sales.t.buyer.header: is missing"],
+    );
+}

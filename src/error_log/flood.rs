@@ -1,0 +1,188 @@
+//! Lines of one place in the source: ten in a second, and then a count.
+
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use log::{Level, Record};
+
+/// Lines of one place in one second.
+const LINES: u64 = 10;
+
+/// Places that are told apart. The lines of one that finds no room are all written.
+const PLACES: usize = 256;
+
+/// How far from where it should be a place is looked for.
+const STEPS: usize = 8;
+
+/// What is kept of a line that is held back.
+const WORDS_MAX: usize = 200;
+
+/// Who wrote how much of late.
+pub struct Flood {
+    places: [Place; PLACES],
+    held: AtomicU64,
+}
+
+/// A place in the source.
+struct Place {
+    /// Its hash; 0 is nobody's.
+    key: AtomicU64,
+    /// The second of its last line, since 1970, and how many there were in it.
+    second: AtomicU64,
+    lines: AtomicU64,
+    /// Lines held back and not told of.
+    held: AtomicU64,
+    /// The first of them.
+    first: Mutex<Option<First>>,
+}
+
+#[derive(Clone)]
+struct First {
+    level: Level,
+    target: String,
+    words: String,
+}
+
+/// What becomes of a line.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// It is written. So many others of its place were not, since the last one.
+    Free {
+        /// How many.
+        held: u64,
+    },
+    /// It is counted.
+    Held,
+}
+
+/// Lines of a place that were held back.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Told {
+    pub level: Level,
+    pub target: String,
+    /// What the first of them said.
+    pub words: String,
+    /// How many others there were.
+    pub held: u64,
+}
+
+impl Flood {
+    pub const fn new() -> Self {
+        Self { places: [const { Place::new() }; PLACES], held: AtomicU64::new(0) }
+    }
+
+    /// Lines held back so far.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Whether a line is written in this second.
+    pub fn pass(&self, record: &Record<'_>, now_s: u64) -> Passage {
+        let Some(place) = self.place(record) else { return Passage::Free { held: 0 } };
+        if place.second.swap(now_s, Ordering::Relaxed) != now_s {
+            place.lines.store(0, Ordering::Relaxed);
+        }
+        if place.lines.fetch_add(1, Ordering::Relaxed) < LINES {
+            let held = place.held.swap(0, Ordering::Relaxed);
+            if held > 0 {
+                *place.first.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+            return Passage::Free { held };
+        }
+        self.held.fetch_add(1, Ordering::Relaxed);
+        if place.held.fetch_add(1, Ordering::Relaxed) == 0 {
+            let words = record.args().to_string().chars().take(WORDS_MAX).collect();
+            let first = First { level: record.level(), target: record.target().to_owned(), words };
+            *place.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(first);
+        }
+        Passage::Held
+    }
+
+    /// What was held back by places that have been silent since before this second; from now on it counts as told.
+    /// `is_more` is set if others hold something back.
+    pub fn told(&self, before_s: u64, is_more: &mut bool) -> Vec<Told> {
+        let mut all = Vec::new();
+        for place in self.places.iter().filter(|place| place.held.load(Ordering::Relaxed) > 0) {
+            if place.second.load(Ordering::Relaxed) >= before_s {
+                *is_more = true;
+                continue;
+            }
+            let first = place.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let held = place.held.swap(0, Ordering::Relaxed);
+            // Whoever was just held back, and has not said what, is told of the next time.
+            if let (Some(First { level, target, words }), 1..) = (first, held) {
+                all.push(Told { level, target, words, held: held - 1 });
+            }
+        }
+        all
+    }
+
+    fn place(&self, record: &Record<'_>) -> Option<&Place> {
+        let mut hasher = std::hash::DefaultHasher::new();
+        (record.file(), record.line(), record.target()).hash(&mut hasher);
+        let key = hasher.finish().max(1);
+        (0..STEPS).find_map(|step| {
+            let place = &self.places[(key as usize).wrapping_add(step) % PLACES];
+            let taken = place.key.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed);
+            (taken.is_ok() || taken == Err(key)).then_some(place)
+        })
+    }
+}
+
+impl Place {
+    const fn new() -> Self {
+        Self {
+            key: AtomicU64::new(0),
+            second: AtomicU64::new(0),
+            lines: AtomicU64::new(0),
+            held: AtomicU64::new(0),
+            first: Mutex::new(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pass(flood: &Flood, line: u32, now_s: u64) -> Passage {
+        flood.pass(
+            &Record::builder().file(Some("a.rs")).line(Some(line)).args(format_args!("line {line}")).build(),
+            now_s,
+        )
+    }
+
+    #[test]
+    fn ten_lines_a_second_are_written_and_the_others_counted() {
+        let flood = Flood::new();
+        for second in 1..4 {
+            for line in 0..100 {
+                let held = if second > 1 && line == 0 { 90 } else { 0 };
+                let expected = if line < LINES { Passage::Free { held } } else { Passage::Held };
+                assert_eq!(pass(&flood, 7, second), expected, "{second} {line}");
+                if line == 50 {
+                    assert_eq!(pass(&flood, 8, second), Passage::Free { held: 0 }, "another place");
+                }
+            }
+        }
+        assert_eq!(flood.held(), 270);
+        let mut is_more = false;
+        assert_eq!(flood.told(3, &mut is_more), []);
+        assert!(is_more, "they may go on in this second");
+        is_more = false;
+        let told = flood.told(4, &mut is_more);
+        let words = "line 7".to_owned();
+        assert_eq!(told, [Told { level: Level::Info, target: String::new(), words, held: 89 }]);
+        assert!(!is_more && flood.told(5, &mut is_more).is_empty(), "told once");
+        assert_eq!(pass(&flood, 7, 5), Passage::Free { held: 0 });
+    }
+
+    #[test]
+    fn more_places_than_there_is_room_for_are_all_written() {
+        let flood = Flood::new();
+        for line in 0..10_000 {
+            assert_eq!(pass(&flood, line, 1), Passage::Free { held: 0 });
+        }
+    }
+}

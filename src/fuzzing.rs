@@ -1,0 +1,42 @@
+//! What is fuzzed: a function for each reader of bytes that others wrote, which panics where something does not hold.
+//!
+//! The targets in `fuzz/` call these, and so does a test, with every input of `fuzz/corpus`; the checks stand beside what they
+//! check. No product is built with the feature `fuzzing`.
+
+pub use crate::config::fuzz::check as config;
+pub use crate::front::head::fuzz::check as head;
+pub use crate::ledger::embedded::journal::fuzz::check as journal;
+pub use crate::ledger::redis::reply::fuzz::check as reply;
+pub use crate::sale::request::fuzz::check as request;
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+    use std::path::Path;
+
+    type Check = fn(&[u8]);
+
+    /// Each is the name of a binary in `fuzz/` and of a folder in `fuzz/corpus`.
+    const TARGETS: [(&str, Check); 5] = [
+        ("config", super::config),
+        ("head", super::head),
+        ("journal", super::journal),
+        ("reply", super::reply),
+        ("request", super::request),
+    ];
+
+    #[test]
+    fn what_was_found_once_holds() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+        for (target, check) in TARGETS {
+            let mut inputs = 0;
+            for input in std::fs::read_dir(corpus.join(target)).expect("the corpus is there") {
+                let path = input.expect("it can be listed").path();
+                let bytes = std::fs::read(&path).expect("it can be read");
+                assert!(catch_unwind(|| check(&bytes)).is_ok(), "see above; it was {}", path.display());
+                inputs += 1;
+            }
+            assert!(inputs > 0, "no input for {target}");
+        }
+    }
+}

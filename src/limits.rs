@@ -1,0 +1,246 @@
+//! What one client address, and all of them together, may take: connections at a time and requests a second.
+//!
+//! Asked at the front door for every connection, and for every request wherever it is answered. What is not limited costs
+//! nothing; what is shares no lock between requests ([`rate`]), and one of a few between connections ([`connections`]).
+//!
+//! An address is the client's as [`crate::client`] found it; connections are counted by their other end, or by what that one
+//! says in a PROXY header, where it is believed. IPv6 clients have whole networks to choose from, so all of a /64 count as one.
+
+mod at_once;
+mod connections;
+mod open_files;
+mod quota;
+mod rate;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+
+pub use connections::Admitted;
+use connections::Connections;
+pub use open_files::most_connections;
+pub use quota::{Quota, Taken};
+use rate::Rate;
+
+use crate::config;
+use crate::telemetry::Counter;
+
+/// The limits of an edge, and what was refused by them.
+#[derive(Debug)]
+pub struct Limits {
+    connections: Arc<Connections>,
+    rate: ArcSwapOption<Rate>,
+    refused_in_all: Counter,
+    refused_of_address: Counter,
+    requests_refused: Counter,
+    headers_refused: Counter,
+    handshakes_failed: Counter,
+    requests_denied: Counter,
+    refused_of_routes: Counter,
+}
+
+/// What is counted of the limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Connections that are open now.
+    pub open: u64,
+    /// Connections refused because there were too many in all.
+    pub refused_in_all: u64,
+    /// Connections refused because there were too many of their address.
+    pub refused_of_address: u64,
+    /// Requests answered 429.
+    pub requests_refused: u64,
+    /// Connections that should have begun with a PROXY header, and did not.
+    pub headers_refused: u64,
+    /// Connections whose TLS handshake failed.
+    pub handshakes_failed: u64,
+    /// Requests answered 429 for what their route allows.
+    pub refused_of_routes: u64,
+    /// Requests of addresses that may not ask.
+    pub requests_denied: u64,
+}
+
+impl Limits {
+    /// Limits as in the settings.
+    #[must_use]
+    pub fn new(settings: &config::Limits) -> Self {
+        Self {
+            connections: Arc::new(Connections::new(settings.connections, settings.connections_per_address)),
+            rate: rate(settings).into(),
+            refused_in_all: Counter::default(),
+            refused_of_address: Counter::default(),
+            requests_refused: Counter::default(),
+            headers_refused: Counter::default(),
+            handshakes_failed: Counter::default(),
+            requests_denied: Counter::default(),
+            refused_of_routes: Counter::default(),
+        }
+    }
+
+    /// From now on these hold instead of those `before`. Of what has not changed, everybody keeps what he has taken; what has
+    /// is counted from nothing, and connections that are open count in all, and for no address.
+    pub fn replace(&self, before: &config::Limits, settings: &config::Limits) {
+        let each = |limits: &config::Limits| (limits.requests_per_second, limits.burst);
+        if each(before) != each(settings) {
+            self.rate.store(rate(settings));
+        }
+        if before.connections_per_address != settings.connections_per_address {
+            self.connections.count_addresses(settings.connections_per_address);
+        }
+        self.connections.set_most(settings.connections);
+    }
+
+    /// Whether one more connection may be served, of this address if addresses matter to it. It counts until what is returned
+    /// is dropped.
+    #[must_use]
+    pub fn admit(&self, address: Option<IpAddr>) -> Option<Admitted> {
+        self.counted(self.connections.admit(address))
+    }
+
+    /// Whether a connection may still be served, now that its client's address is known. From then on it counts for it.
+    #[must_use]
+    pub fn admit_as(&self, admitted: &mut Admitted, address: IpAddr) -> bool {
+        self.counted(admitted.count_for(address)).is_some()
+    }
+
+    /// A connection did not begin with the PROXY header that it should have.
+    pub fn header_refused(&self) {
+        self.headers_refused.add(1);
+    }
+
+    /// A connection's TLS handshake failed.
+    pub fn handshake_failed(&self) {
+        self.handshakes_failed.add(1);
+    }
+
+    fn counted<T>(&self, admitted: Result<T, connections::Full>) -> Option<T> {
+        match admitted {
+            Ok(admitted) => return Some(admitted),
+            Err(connections::Full::InAll) => self.refused_in_all.add(1),
+            Err(connections::Full::OfAddress) => self.refused_of_address.add(1),
+        }
+        None
+    }
+
+    /// Whether one more request may be served; it counts if so.
+    #[must_use]
+    pub fn take(&self, address: IpAddr) -> bool {
+        self.decide(address, Rate::take)
+    }
+
+    /// Whether one more request could be served, for whoever passes it on to where [`Limits::take`] is asked.
+    #[must_use]
+    pub fn could_take(&self, address: IpAddr) -> bool {
+        self.decide(address, Rate::has_some)
+    }
+
+    fn decide(&self, address: IpAddr, ask: impl Fn(&Rate, u64) -> bool) -> bool {
+        let rate = self.rate.load();
+        let Some(rate) = rate.as_ref() else { return true };
+        let may = ask(rate, key(address));
+        if !may {
+            self.requests_refused.add(1);
+        }
+        may
+    }
+
+    /// Counts a request of an address that may not ask.
+    pub fn denied(&self) {
+        self.requests_denied.add(1);
+    }
+
+    /// Counts a request that was refused for what its route allows.
+    pub fn refused_of_route(&self) {
+        self.refused_of_routes.add(1);
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            open: self.connections.open() as u64,
+            refused_in_all: self.refused_in_all.get(),
+            refused_of_address: self.refused_of_address.get(),
+            requests_refused: self.requests_refused.get(),
+            headers_refused: self.headers_refused.get(),
+            handshakes_failed: self.handshakes_failed.get(),
+            requests_denied: self.requests_denied.get(),
+            refused_of_routes: self.refused_of_routes.get(),
+        }
+    }
+}
+
+fn rate(settings: &config::Limits) -> Option<Arc<Rate>> {
+    let is_limited = settings.requests_per_second > 0;
+    is_limited.then(|| Arc::new(Rate::new(settings.requests_per_second, settings.burst)))
+}
+
+/// What addresses are told apart by: all of an IPv4 address, the network (/64) of an IPv6 address.
+pub fn key(address: IpAddr) -> u64 {
+    match address.to_canonical() {
+        IpAddr::V4(address) => u64::from(address.to_bits()),
+        // No network of IPv6 begins with 32 zero bits, except those that stand for IPv4 and are taken above.
+        IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_network_is_one_client_and_every_ipv4_address_another() {
+        let key = |address: &str| key(address.parse().expect("an address"));
+        assert_eq!(key("2001:db8::1"), key("2001:db8::ffff:2"));
+        assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
+        assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
+        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+    }
+
+    #[test]
+    fn without_limits_everything_is_taken() {
+        let limits = Limits::new(&config::Limits::default());
+        let address = IpAddr::from([192, 0, 2, 1]);
+        assert!((0..100_000).all(|_| limits.could_take(address) && limits.take(address)));
+        assert_eq!(limits.counts(), Counts::default());
+    }
+
+    #[test]
+    fn limits_that_are_replaced_hold_at_once_and_the_others_go_on() {
+        let before = config::Limits { connections: 2, connections_per_address: 1, requests_per_second: 1, burst: 2 };
+        let limits = Limits::new(&before);
+        let one = IpAddr::from([192, 0, 2, 1]);
+        let _open = limits.admit(Some(one)).expect("the first");
+        assert!(limits.take(one) && limits.take(one) && !limits.take(one));
+
+        let more = config::Limits { connections: 3, connections_per_address: 0, ..before.clone() };
+        limits.replace(&before, &more);
+        assert!(!limits.take(one), "its rate is what it was, and used up");
+        let _more = [limits.admit(Some(one)), limits.admit(Some(one))].map(|admitted| admitted.expect("room"));
+        assert!(limits.admit(Some(one)).is_none(), "three in all");
+
+        limits.replace(&more, &config::Limits { requests_per_second: 0, ..more.clone() });
+        assert!((0..100).all(|_| limits.take(one)));
+    }
+
+    #[test]
+    fn what_is_refused_is_counted() {
+        let limits = Limits::new(&config::Limits {
+            connections: 2,
+            connections_per_address: 1,
+            requests_per_second: 1,
+            burst: 3,
+        });
+        let [one, two, three] = [1, 2, 3].map(|last| IpAddr::from([192, 0, 2, last]));
+        let _one = limits.admit(Some(one)).expect("the first");
+        assert!(limits.admit(Some(one)).is_none());
+        let _two = limits.admit(Some(two)).expect("another address");
+        assert!(limits.admit(Some(three)).is_none());
+        assert_eq!((0..5).filter(|_| limits.take(one)).count(), 3);
+        assert!(!limits.could_take(one) && limits.could_take(two));
+        let expected =
+            Counts { open: 2, refused_in_all: 1, refused_of_address: 1, requests_refused: 3, ..Counts::default() };
+        assert_eq!(limits.counts(), expected);
+    }
+}

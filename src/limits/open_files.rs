@@ -1,0 +1,33 @@
+//! How many files, and so how many connections, the system lets this process have open.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Raises this process's own limit to the most that it may set (what shells give is often 1,024, and what the system would
+/// give far more), and says how many connections of clients fit below it. An eighth is left to connections to backends,
+/// to the ledger and its files.
+#[must_use]
+pub fn most_connections(wanted: usize) -> usize {
+    let before = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: before.maximum, ..before };
+    let now = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { before };
+    let Some(files) = now.current else { return wanted };
+    let most = usize::try_from(files - files / 8).unwrap_or(usize::MAX).max(1);
+    if most < wanted {
+        log::warn!("limits.connections: {most} instead of {wanted}, since the system lets us open {files} files");
+    }
+    wanted.min(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_files_to_others() {
+        let most = most_connections(usize::MAX);
+        assert_eq!(most_connections(1), 1);
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum, "raised");
+        assert!(limit.current.is_none_or(|files| most as u64 == files - files / 8));
+    }
+}

@@ -1,0 +1,84 @@
+//! The public listeners at work: opened, closed, and opened again if the edge that was to follow could not.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::server::configuration::ServerConf;
+use pingora_proxy::http_proxy;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::entrance::Entrance;
+use crate::front::{Front, Listener};
+use crate::proxy::{MAX_TRIES, Proxy};
+use crate::rules::Current;
+use crate::shop::Shop;
+
+/// Idle connections to backends that are kept, all groups together. More than the requests usually under way at once,
+/// since each one beyond is opened and closed for a single request.
+const IDLE_CONNECTIONS: usize = 1024;
+
+/// What requests need.
+pub struct Service {
+    pub shop: Arc<Shop>,
+    pub rules: Current,
+    pub entrance: Arc<Entrance>,
+    pub threads: usize,
+}
+
+/// Public listeners that are open.
+pub struct Public {
+    listeners: JoinHandle<()>,
+    told: watch::Sender<bool>,
+    /// Ends when the last connection is gone.
+    connections: mpsc::Receiver<Infallible>,
+}
+
+impl Public {
+    /// Begins to accept connections, on the present runtime. The sockets stay open when this ends.
+    ///
+    /// # Errors
+    /// If the system has no room to watch a socket.
+    pub fn open(service: &Service, sockets: &[TcpListener]) -> io::Result<Self> {
+        let Service { shop, rules, entrance, threads } = service;
+        let (told, stop) = watch::channel(false);
+        let (alive, connections) = mpsc::channel(1);
+        let proxy = Proxy::new(Arc::clone(shop), Arc::clone(rules), Arc::clone(entrance), alive);
+        let proxy = http_proxy(&Arc::new(conf(*threads)), proxy);
+        let front = Front::new(Arc::clone(shop), proxy, Arc::clone(entrance), Arc::clone(rules), stop);
+        let listening = sockets.iter().map(|socket| Listener::new(socket.try_clone()?)).collect::<io::Result<_>>()?;
+        Ok(Self { listeners: tokio::spawn(front.serve(listening)), told, connections })
+    }
+
+    /// Waits for the end of the listeners, which comes only if they fail or are closed.
+    pub async fn ended(&mut self) {
+        // Whether they failed or were closed, they are gone.
+        let _ = (&mut self.listeners).await;
+    }
+
+    /// Accepts nothing more, and has every connection end with its next answer.
+    pub fn close(&self) {
+        // Nobody listening any more is as good.
+        let _ = self.told.send(true);
+    }
+
+    /// Waits for the last connection of listeners that were closed, at most for `grace`; whether it is gone.
+    pub async fn gone(&mut self, grace: Duration) -> bool {
+        timeout(grace, self.connections.recv()).await.is_ok()
+    }
+}
+
+/// What Pingora's parts are told. The rest of its settings concern its `Server`, which is not used.
+fn conf(threads: usize) -> ServerConf {
+    ServerConf {
+        threads,
+        upstream_keepalive_pool_size: IDLE_CONNECTIONS,
+        // Only a guard: how often a request is tried is decided by the proxy.
+        max_retries: 2 * MAX_TRIES,
+        ..ServerConf::default()
+    }
+}

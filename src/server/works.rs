@@ -1,0 +1,216 @@
+//! Opens what the edge sells from: the ledger, its sales, and their deliveries; and sets their work going.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::StartError;
+use crate::config::{self, Config, Store};
+use crate::delivery::{Delivery, KnownError, Poster, Secret};
+use crate::error_log;
+use crate::ledger::embedded::EmbeddedLedger;
+use crate::ledger::reconcile::Bookkeeper;
+use crate::ledger::redis::RedisLedger;
+use crate::ledger::{Ledger, LedgerError, Outbox};
+use crate::sale::stat_log::StatLog;
+use crate::sale::{Sale, Shared, batch, sync};
+use crate::shop::Shop;
+use crate::upstream::Upstream;
+
+/// How often an edge that starts asks the order service once more what the ledger may have lost, if there was no answer, and
+/// after which pause: one that is being started itself is there a moment later.
+const QUESTIONS_AGAIN: usize = 2;
+const QUESTION_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long an edge that panicked waits until that is written down.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// The sales, their ledger's books, and a delivery for each if there is an order service.
+pub struct Opened {
+    pub shop: Arc<Shop>,
+    /// A proxy that sells nothing has none.
+    pub keeper: Option<Arc<dyn Bookkeeper>>,
+    /// If the store is this edge's alone.
+    pub embedded: Option<Arc<EmbeddedLedger>>,
+    /// One for each sale, if there is an order service.
+    pub deliveries: Vec<Arc<Delivery>>,
+}
+
+/// Opens the ledger and every sale, and sets their work going on the present runtime.
+pub async fn open_shop(config: &Config, poster: Option<Arc<Poster>>) -> Result<Opened, StartError> {
+    if config.sales.is_empty() {
+        return Ok(Opened {
+            shop: Arc::new(Shop::new(Vec::new())),
+            keeper: None,
+            embedded: None,
+            deliveries: Vec::new(),
+        });
+    }
+    let mut embedded = None;
+    let (ledger, outbox, keeper): (Arc<dyn Ledger>, Arc<dyn Outbox>, Arc<dyn Bookkeeper>) = match &config.ledger.store {
+        Store::Embedded { path } => {
+            let ledger = Arc::new(EmbeddedLedger::open(path, now_ms)?);
+            embedded = Some(ledger.clone());
+            (ledger.clone(), ledger.clone(), ledger)
+        }
+        Store::Redis(settings) => {
+            let ledger = Arc::new(RedisLedger::open(settings).await?);
+            (ledger.clone(), ledger.clone(), ledger)
+        }
+    };
+    let memory = config.ledger.sync + sync::PATIENCE;
+    let shared = Arc::new(Shared { ledger, sync_now: Notify::new(), synced: Notify::new(), memory });
+    let mut sales = Vec::with_capacity(config.sales.len());
+    for settings in &config.sales {
+        let id = settings.id.clone();
+        let stat_log = match &settings.stat_log {
+            Some(path) => Some(StatLog::open(path).map_err(|source| StartError::StatLog {
+                sale: id.clone(),
+                path: path.clone(),
+                source,
+            })?),
+            None => None,
+        };
+        let (sale, queue) = Sale::new(settings.clone(), Arc::clone(&shared), stat_log);
+        open_sale(&sale, poster.as_deref()).await.map_err(|source| StartError::Sale { sale: id.clone(), source })?;
+        tokio::spawn(essential(format!("sale {id}: its batches"), batch::run(Arc::clone(&sale), queue)));
+        sales.push(sale);
+    }
+    let deliveries = deliveries(&sales, poster.as_ref(), &outbox, &keeper);
+    compare(&deliveries).await?;
+    sync::catch_up(&sales, &shared).await?;
+    tokio::spawn(essential("the sync".to_owned(), sync::run(sales.clone(), shared, config.ledger.sync)));
+    Ok(Opened { shop: Arc::new(Shop::new(sales)), keeper: Some(keeper), embedded, deliveries })
+}
+
+/// Finds a sale in the ledger, or makes it if a total is configured; but not one of which the order service knows orders: then
+/// the ledger has lost it, and all that was sold would be sold once more.
+async fn open_sale(sale: &Sale, order_service: Option<&Poster>) -> Result<(), LedgerError> {
+    open_surely(sale, None).await?;
+    if !sale.is_missing() {
+        return Ok(());
+    }
+    let (id, rules) = (sale.id(), sale.rules());
+    let settings = &rules.settings;
+    let Some(total) = settings.total else {
+        log::warn!("sale {id}: the ledger has no {}, and no total is configured to make it", settings.key);
+        return Ok(());
+    };
+    if let Some(order_service) = order_service {
+        match order_service.newest_of_any(id).await {
+            Ok(0) | Err(KnownError::Unsupported(_)) => {}
+            Ok(_) => {
+                log::error!(
+                    "sale {id}: the ledger has no {}, but the order service has orders of it; nothing is sold. \
+                     To sell anew: spikegate sale open {id} --total {total}",
+                    settings.key
+                );
+                return Ok(());
+            }
+            Err(KnownError::Failed(why)) => {
+                log::warn!("sale {id}: it is made without knowing whether it was sold from before: {why}");
+            }
+        }
+    }
+    open_surely(sale, Some(total)).await
+}
+
+/// Asks again for an answer that does not come: machines that have just started are busy, and to open twice is to open once.
+async fn open_surely(sale: &Sale, total: Option<u64>) -> Result<(), LedgerError> {
+    const TRIES: u32 = 5;
+    for _ in 1..TRIES {
+        match sale.open(total).await {
+            Err(error @ LedgerError::Unknown(_)) => log::warn!("sale {}: {error}; it is asked again", sale.id()),
+            outcome => return outcome,
+        }
+    }
+    sale.open(total).await
+}
+
+/// Before anything is sold, for an edge that has just started remembers nothing itself.
+async fn compare(deliveries: &[Arc<Delivery>]) -> Result<(), LedgerError> {
+    for delivery in deliveries {
+        let mut compared = delivery.compare().await;
+        for _ in 0..QUESTIONS_AGAIN {
+            if !matches!(compared, Ok(false)) {
+                break;
+            }
+            tokio::time::sleep(QUESTION_PAUSE).await;
+            compared = delivery.compare().await;
+        }
+        match compared {
+            Ok(true) => {}
+            // Whoever delivers asks again.
+            Ok(false) => {
+                let sale = delivery.sale_id();
+                log::warn!("sale {sale}: the order service could not be asked whether the ledger has lost something");
+                break;
+            }
+            // The sync tells of it, and of a sale whose data make no sense.
+            Err(LedgerError::Fenced(_) | LedgerError::Damaged(_) | LedgerError::Missing) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// What signs deliveries.
+pub fn secret_of(delivery: &config::Delivery) -> Result<Secret, StartError> {
+    let path = &delivery.secret_file;
+    Secret::read_or_make(path).map_err(|source| StartError::Secret { path: path.clone(), source })
+}
+
+/// What posts to the order service, if there is one.
+pub fn poster(config: &Config, secret: Option<Secret>, upstreams: &[Arc<Upstream>]) -> Option<Arc<Poster>> {
+    let settings = config.delivery.as_ref()?;
+    let upstream = Arc::clone(&upstreams[settings.upstream]);
+    Some(Arc::new(Poster::new(upstream, settings.path.clone(), secret?, settings.timeout, now_ms)))
+}
+
+/// One for each sale, if there is an order service.
+fn deliveries(
+    sales: &[Arc<Sale>],
+    poster: Option<&Arc<Poster>>,
+    outbox: &Arc<dyn Outbox>,
+    keeper: &Arc<dyn Bookkeeper>,
+) -> Vec<Arc<Delivery>> {
+    let Some(poster) = poster else { return Vec::new() };
+    let edge: Arc<str> = edge_name().into();
+    let delivery = |sale: &Arc<Sale>| {
+        let (outbox, keeper, poster) = (Arc::clone(outbox), Arc::clone(keeper), Arc::clone(poster));
+        Arc::new(Delivery::new(Arc::clone(sale), outbox, keeper, poster, Arc::clone(&edge)))
+    };
+    sales.iter().map(delivery).collect()
+}
+
+/// A name that no other edge has, and that tells operators which one it is: the machine's, the process's, and chance.
+fn edge_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String = host.chars().filter(|c| c.is_ascii_graphic()).take(64).collect();
+    format!("{host}:{}:{:08x}", std::process::id(), rand::random::<u32>())
+}
+
+/// Delivers until told to stop. `_alive` ends with it.
+pub async fn deliver(delivery: Arc<Delivery>, told: watch::Receiver<bool>, _alive: mpsc::Sender<Infallible>) {
+    delivery.run(told).await;
+}
+
+/// The wall clock, for the embedded ledger. Times before 1970 are taken for 1970.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A task without which the edge would go on answering and know nothing any more. Should it ever panic, the process ends,
+/// as it may at any instant: whatever was answered is in the ledger, and whoever starts it again has an edge that works.
+async fn essential(name: String, task: impl Future<Output = ()> + Send + 'static) {
+    if let Err(end) = tokio::spawn(task).await
+        && end.is_panic()
+    {
+        log::error!("{name} panicked, and the edge ends: {end}");
+        error_log::flush(LAST_LINES);
+        std::process::exit(1);
+    }
+}
