@@ -29,6 +29,7 @@ mod operating;
 mod orders;
 mod outage;
 mod outboxes;
+mod packaging;
 mod page;
 mod process;
 mod proxy_protocol;
