@@ -52,8 +52,8 @@ impl Figure {
 pub type Sample = BTreeMap<Figure, f64>;
 
 /// The median of each figure.
-pub fn medians(samples: &[Sample]) -> Sample {
-    let mut values: BTreeMap<Figure, Vec<f64>> = BTreeMap::new();
+pub fn medians<F: Copy + Ord>(samples: &[BTreeMap<F, f64>]) -> BTreeMap<F, f64> {
+    let mut values: BTreeMap<F, Vec<f64>> = BTreeMap::new();
     for (figure, value) in samples.iter().flatten() {
         values.entry(*figure).or_default().push(*value);
     }
@@ -66,7 +66,8 @@ fn median(mut values: Vec<f64>) -> f64 {
     f64::midpoint(values[low], values[high])
 }
 
-fn thousands(value: f64) -> String {
+/// A whole number, its digits in groups of three.
+pub fn thousands(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {

@@ -1,7 +1,7 @@
 //! Load that neither wrk nor ab can make: distinct buyers, a fixed rate, and connections that stay.
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use floor::poll::Poll;
@@ -21,20 +21,20 @@ pub struct Tally {
 }
 
 /// A connection with at most one request under way.
-struct Client {
-    stream: TcpStream,
-    received: Vec<u8>,
+pub struct Client {
+    pub stream: TcpStream,
+    pub received: Vec<u8>,
     /// When its request should have been sent, which may be before it was.
-    due: Instant,
+    pub due: Instant,
 }
 
 impl Client {
-    fn connect() -> Result<Self> {
-        Ok(Self { stream: connect(EDGE)?, received: Vec::with_capacity(4096), due: Instant::now() })
+    pub fn connect(address: SocketAddr) -> Result<Self> {
+        Ok(Self { stream: connect(address)?, received: Vec::with_capacity(4096), due: Instant::now() })
     }
 
     /// Reads once. True if the answer is whole; it is then in `received`.
-    fn read(&mut self) -> Result<bool> {
+    pub fn read(&mut self) -> Result<bool> {
         let mut piece = [0; 16384];
         match self.stream.read(&mut piece)? {
             0 => return Err(Error::new(ErrorKind::UnexpectedEof, "the server closed a connection")),
@@ -43,7 +43,7 @@ impl Client {
         Ok(parse(&self.received)?.is_some())
     }
 
-    fn send(&mut self, request: &[u8]) -> Result<()> {
+    pub fn send(&mut self, request: &[u8]) -> Result<()> {
         self.received.clear();
         self.stream.write_all(request)
     }
@@ -133,7 +133,7 @@ pub fn idle(path: &str, connections: usize) -> Result<Idle> {
     let mut all = Vec::with_capacity(connections);
     while all.len() < connections {
         let mut some =
-            (0..AT_ONCE.min(connections - all.len())).map(|_| Client::connect()).collect::<Result<Vec<_>>>()?;
+            (0..AT_ONCE.min(connections - all.len())).map(|_| Client::connect(EDGE)).collect::<Result<Vec<_>>>()?;
         for client in &mut some {
             client.send(&request)?;
         }
@@ -152,7 +152,7 @@ pub fn idle(path: &str, connections: usize) -> Result<Idle> {
 fn clients(poll: &Poll, count: usize) -> Result<Vec<Client>> {
     (0..count)
         .map(|token| {
-            let client = Client::connect()?;
+            let client = Client::connect(EDGE)?;
             poll.add(&client.stream, token)?;
             Ok(client)
         })

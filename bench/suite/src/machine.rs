@@ -4,11 +4,12 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::designs::postgres;
 use crate::process::run;
 use crate::stand::Places;
 
-/// A list of the machine and of the versions of all that takes part.
-pub fn describe(places: &Places) -> String {
+/// A list of the machine and of the versions of all that takes part, without those that do not.
+pub fn describe(places: &Places, without: &[&str]) -> String {
     let spikegate = places.product.join("spikegate");
     let repository = places.bench.to_string_lossy();
     let facts = [
@@ -25,13 +26,15 @@ pub fn describe(places: &Places) -> String {
         ("nginx", first_line("nginx", &["-v"])),
         ("nginx Lua module", package("libnginx-mod-http-lua")),
         ("Redis", first_line("redis-server", &["--version"])),
+        ("PostgreSQL", postgres::version()),
         ("wrk", package("wrk")),
         ("ab", package("apache2-utils")),
     ];
-    facts.iter().map(|(name, fact)| format!("- {name}: {fact}\n")).collect()
+    let facts = facts.iter().filter(|(name, _)| !without.contains(name));
+    facts.map(|(name, fact)| format!("- {name}: {fact}\n")).collect()
 }
 
-fn first_line(program: &str, arguments: &[&str]) -> String {
+pub fn first_line(program: &str, arguments: &[&str]) -> String {
     let output = run(Command::new(program).args(arguments), Duration::from_secs(10));
     let text = output.map(|output| output.text).unwrap_or_default();
     text.lines().next().unwrap_or("unknown").trim().to_string()

@@ -2,9 +2,10 @@
 //!
 //!     suite bench   --bench bench --product target/release [--row a] [--rounds 5] [--seconds 4]
 //!     suite profile --bench bench --product target/release --row a [--seconds 4]
+//!     suite designs --bench bench --product target/release --docs docs [--rounds 5] [--tickets 10000]
 //!
-//! `make bench` and `make profile` build what is needed and call it. Without `--row`, `bench` runs every workload and
-//! writes RESULTS.md.
+//! `make bench`, `make profile` and `make bench-designs` build what is needed and call it. Without `--row`, `bench` runs
+//! every workload and writes RESULTS.md.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ use row::Row;
 use stand::Places;
 
 mod contestant;
+mod designs;
 mod figure;
 mod flame;
 mod generator;
@@ -50,6 +52,8 @@ struct Wish {
     row: Option<Row>,
     rounds: usize,
     seconds: u64,
+    tickets: usize,
+    docs: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -58,7 +62,8 @@ fn main() -> ExitCode {
     let done = wish(env::args().skip(1)).and_then(|wish| match wish.command.as_str() {
         "bench" => bench(&wish),
         "profile" => profile(&wish),
-        other => Err(format!("bench or profile, not {other:?}")),
+        "designs" => designs::run(&wish.places, &wish.docs, wish.rounds, wish.tickets).map(|()| ExitCode::SUCCESS),
+        other => Err(format!("bench, profile or designs, not {other:?}")),
     });
     match done {
         Ok(code) => code,
@@ -72,7 +77,9 @@ fn main() -> ExitCode {
 fn wish(mut arguments: impl Iterator<Item = String>) -> Result<Wish, String> {
     let tools = env::current_exe().ok().and_then(|path| Some(path.parent()?.to_path_buf())).unwrap_or_default();
     let places = Places { bench: PathBuf::from("bench"), product: PathBuf::from("target/release"), tools };
-    let mut wish = Wish { command: arguments.next().unwrap_or_default(), places, row: None, rounds: 5, seconds: 4 };
+    let command = arguments.next().unwrap_or_default();
+    let docs = PathBuf::from("docs");
+    let mut wish = Wish { command, places, row: None, rounds: 5, seconds: 4, tickets: 10_000, docs };
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
         let wrong = || format!("{name} {value} is not understood");
@@ -82,6 +89,11 @@ fn wish(mut arguments: impl Iterator<Item = String>) -> Result<Wish, String> {
             "--row" => wish.row = Some(Row::named(&value).ok_or_else(wrong)?),
             "--rounds" => wish.rounds = value.parse().ok().filter(|&rounds| rounds > 0).ok_or_else(wrong)?,
             "--seconds" => wish.seconds = value.parse().ok().filter(|&seconds| seconds > 0).ok_or_else(wrong)?,
+            "--tickets" => {
+                wish.tickets =
+                    value.parse().ok().filter(|tickets| (100..=100_000).contains(tickets)).ok_or_else(wrong)?
+            }
+            "--docs" => wish.docs = absolute(&value)?,
             _ => return Err(wrong()),
         }
     }
@@ -95,7 +107,7 @@ fn absolute(path: &str) -> Result<PathBuf, String> {
 
 fn bench(wish: &Wish) -> Result<ExitCode, String> {
     let start = Instant::now();
-    let machine = machine::describe(&wish.places);
+    let machine = machine::describe(&wish.places, &["PostgreSQL"]);
     println!("{machine}");
     let mut results = Results::default();
     let mut text = String::new();

@@ -56,11 +56,14 @@ impl Process {
 
     /// User and system time so far: fields 14 and 15 of /proc/PID/stat.
     pub fn cpu(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
-        let ticks: u64 = fields(&stat).skip(14 - 3).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-        // SAFETY: takes no pointers.
-        let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-        Duration::from_secs_f64(ticks as f64 / per_second as f64)
+        time_of(self.id(), 2)
+    }
+
+    /// That of the process and of its children, with those that have ended (fields 16 and 17); PostgreSQL has one for
+    /// each connection.
+    pub fn cpu_with_children(&self) -> Duration {
+        let children = processes().filter(|&id| parent(id) == Some(self.child.id()));
+        time_of(self.child.id(), 4) + children.map(|id| time_of(id, 2)).sum::<Duration>()
     }
 
     /// Resident memory in KiB.
@@ -166,6 +169,15 @@ fn wait(child: &mut Child, limit: Duration) -> Option<bool> {
         }
     }
     None
+}
+
+/// The first so many of the times in /proc/PID/stat: user, system, and both of the children that were waited for.
+fn time_of(id: u32, times: usize) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let ticks: u64 = fields(&stat).skip(14 - 3).take(times).filter_map(|field| field.parse::<u64>().ok()).sum();
+    // SAFETY: takes no pointers.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    Duration::from_secs_f64(ticks as f64 / per_second as f64)
 }
 
 fn processes() -> impl Iterator<Item = u32> {

@@ -12,7 +12,7 @@ use crate::http::{BACKENDS, CONTROL, EDGE, REDIS, get};
 use crate::process::{Process, must};
 
 /// How long a server may take to come up.
-const START: Duration = Duration::from_secs(10);
+pub const START: Duration = Duration::from_secs(10);
 /// What the names of temporary folders begin with; then comes the suite's process id.
 const FOLDERS: &str = "spikegate-bench-";
 /// The large answer of the backends.
@@ -41,7 +41,14 @@ pub struct Stand {
     folder: Folder,
 }
 
-struct Folder(PathBuf);
+/// A temporary folder, removed when it is dropped.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
 
 impl Drop for Folder {
     fn drop(&mut self) {
@@ -148,7 +155,7 @@ fn nginx(folder: &Path, configuration: &str) -> Command {
 }
 
 /// Starts a server and waits until it takes connections at each of these addresses.
-fn start(
+pub fn start(
     command: &mut Command,
     folder: &Path,
     name: &str,
@@ -174,7 +181,7 @@ fn start(
 }
 
 /// Waits until Spikegate has heard from its ledger.
-fn await_ready() -> Result<(), String> {
+pub fn await_ready() -> Result<(), String> {
     let end = Instant::now() + START;
     while !matches!(get(CONTROL, "/readyz"), Ok((200, _))) {
         if Instant::now() > end {
@@ -185,7 +192,7 @@ fn await_ready() -> Result<(), String> {
     Ok(())
 }
 
-fn redis_cli(command: &[&str]) -> Result<String, String> {
+pub fn redis_cli(command: &[&str]) -> Result<String, String> {
     must("redis-cli", &[&["-p", &REDIS.port().to_string()][..], command].concat())
 }
 
@@ -201,7 +208,7 @@ pub fn clear_up() {
 }
 
 /// A new folder with a copy of the configuration files in it; readable by all, since nginx's workers are nobody.
-fn new_folder(configuration: &Path) -> std::io::Result<Folder> {
+pub fn new_folder(configuration: &Path) -> std::io::Result<Folder> {
     let mut number = 0;
     let folder = loop {
         let path = std::env::temp_dir().join(format!("{FOLDERS}{}-{number}", std::process::id()));
@@ -217,7 +224,8 @@ fn new_folder(configuration: &Path) -> std::io::Result<Folder> {
     Ok(folder)
 }
 
-fn number_after(text: &str, name: &str) -> Result<u64, String> {
+/// The whole number that follows `name`.
+pub fn number_after(text: &str, name: &str) -> Result<u64, String> {
     let rest = text.find(name).map_or("", |at| &text[at + name.len()..]).trim_start();
     let digits = rest.split(|character: char| !character.is_ascii_digit()).next().unwrap_or_default();
     digits.parse().map_err(|_| format!("no number after {name:?} in {text:?}"))
