@@ -68,7 +68,7 @@ uninstall: ## removes what `make install` installed; settings and what was sold 
 		'$(DESTDIR)$(PREFIX)'/share/man/man1/spikegate-*.1
 
 test: ## checks the formatting, lints, and runs all tests
-	@scripts/need cmake redis-server ab curl openssl postgresql chromium chromedriver prometheus wrk nginx
+	@scripts/need cmake git redis-server ab curl openssl postgresql chromium chromedriver prometheus wrk nginx
 	cargo build --workspace
 	@scripts/lint; lint=$$?; \
 	echo "cargo test --workspace --no-fail-fast"; cargo test --workspace --no-fail-fast && \
@@ -82,7 +82,7 @@ torture: ## breaks everything while a crowd buys, and checks that nothing is los
 		cargo test --workspace --test integration -- 'torture::$(SCHEDULE)' 'torture::by_hand::$(SCHEDULE)' --nocapture --test-threads=1
 
 mutants: ## shows that the tests bite: builds known faults in, one at a time, and each has to be caught; PART=sweep for one
-	@scripts/need cmake redis-server
+	@scripts/need cmake git redis-server
 	@scripts/mutants $(PART)
 
 fuzz: SECONDS = 60

@@ -22,6 +22,7 @@ mod http2;
 mod ledgers;
 mod logs;
 mod metrics;
+mod mutants;
 mod names;
 mod nginx;
 mod odd_requests;

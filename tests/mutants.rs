@@ -1,0 +1,48 @@
+//! The faults of `make mutants` fit the code as it is, and the tests that catch them exist. Building each of them in takes
+//! far longer than a test may.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn files_of(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| if path.is_dir() { files_of(&path, ending) } else { vec![path] })
+        .filter(|path| path.extension().is_some_and(|found| found == ending))
+        .collect()
+}
+
+#[test]
+fn every_fault_can_be_built_in() {
+    let mutants = files_of(&project("tests/mutants"), "patch");
+    assert!(mutants.len() >= 9, "{mutants:?}");
+    for mutant in mutants {
+        let mut apply = Command::new("git");
+        apply.args(["apply", "--check"]).arg(&mutant).current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
+        let output = apply.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn every_fault_names_tests_that_exist() {
+    let sources = |folder| {
+        files_of(&project(folder), "rs").iter().map(|path| std::fs::read_to_string(path).unwrap()).collect::<String>()
+    };
+    let (tests, program) = (sources("tests"), sources("src"));
+    for mutant in files_of(&project("tests/mutants"), "patch") {
+        let text = std::fs::read_to_string(&mutant).unwrap();
+        let catchers: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("Caught by: ")).collect();
+        assert!(!catchers.is_empty(), "{} names no test", mutant.display());
+        for catcher in catchers {
+            let (kind, name) = catcher.split_once(' ').unwrap();
+            let function = name.rsplit("::").next().unwrap();
+            let source = if kind == "lib" { &program } else { &tests };
+            assert!(source.contains(&format!("fn {function}(")), "{}: there is no {catcher}", mutant.display());
+        }
+    }
+}
