@@ -164,7 +164,7 @@ async fn metrics(State(control): Shared) -> Response {
     text.fences(&sales.iter().map(|sale| (sale.id(), sale.fence().is_some())).collect::<Vec<_>>());
     text.heard(&sales.iter().map(|sale| (sale.id(), sale.hears())).collect::<Vec<_>>());
     let dropped: u64 = control.shop.sales().iter().map(|sale| sale.stat_log_dropped()).sum();
-    let help = "Lines of stat logs that did not fit their queue.";
+    let help = "Lines of stat logs that the disk did not take.";
     text.single("spikegate_stat_log_dropped_total", "counter", help, dropped);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text.finish()).into_response()
 }

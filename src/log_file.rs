@@ -1,8 +1,8 @@
 //! A file that lines are added to without anybody waiting for the disk.
 //!
-//! Every thread writes into a sheet of its own, which costs a lock that nobody else wants and no system call. A sheet that is full
-//! is handed to one thread that writes all of them; so is, five times a second, whatever there is. If the disk does not
-//! keep up, what waits is bounded, and lines that do not fit are dropped and counted: no request ever waits.
+//! Every thread writes into a sheet of its own, which costs a lock that nobody else wants. A sheet that is full is handed to one
+//! thread that writes all of them; so is whatever there is, a moment after its first line woke that thread. If the disk does
+//! not keep up, what waits is bounded, and lines that do not fit are dropped and counted: no request ever waits.
 
 mod writer;
 
@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,6 +46,9 @@ struct Shared {
     /// The setting that names it, for messages about it.
     setting: &'static str,
     sheets: [Sheet; STRIPES],
+    /// A line lies on a sheet that is not full, and the writer was told. Set with that sheet locked, and cleared before the
+    /// writer locks all of them, so that no line is overlooked.
+    is_stirred: AtomicBool,
     desk: Mutex<Desk>,
     /// How many bytes lie there; changed only with the desk locked, but read without.
     waiting: AtomicUsize,
@@ -85,6 +88,7 @@ impl LogFile {
             place: place.clone(),
             setting,
             sheets: Default::default(),
+            is_stirred: AtomicBool::new(false),
             desk: Mutex::default(),
             waiting: AtomicUsize::new(0),
             work: Condvar::new(),
@@ -97,7 +101,7 @@ impl LogFile {
         Ok(Self(shared))
     }
 
-    /// Adds a line, which `format` puts behind whatever there is, with its end. It is in the file a fifth of a second later.
+    /// Adds a line, which `format` puts behind whatever there is, with its end. It is in the file some [`writer::GATHER`] later.
     pub fn write(&self, format: impl FnOnce(&mut Vec<u8>)) {
         let mut sheet = lock(&self.0.sheets[stripe()].0);
         if sheet.len() >= SHEET && !self.0.hand_over(&mut sheet) {
@@ -105,8 +109,8 @@ impl LogFile {
             return;
         }
         format(&mut sheet);
-        if sheet.len() >= SHEET {
-            self.0.hand_over(&mut sheet);
+        if sheet.len() < SHEET || !self.0.hand_over(&mut sheet) {
+            self.0.stir();
         }
     }
 
@@ -115,6 +119,7 @@ impl LogFile {
         let mut sheet = lock(&self.0.sheets[stripe()].0);
         sheet.extend_from_slice(line);
         if !self.0.hand_over(&mut sheet) {
+            // Other lines may lie there, and the writer knows of them.
             let kept = sheet.len() - line.len();
             sheet.truncate(kept);
             self.0.dropped.add(1);
@@ -166,6 +171,15 @@ impl Drop for LogFile {
 }
 
 impl Shared {
+    /// Tells the writer of the first line that is not on a full sheet. Of those that follow it will hear by itself.
+    fn stir(&self) {
+        if !self.is_stirred.load(Ordering::Relaxed) && !self.is_stirred.swap(true, Ordering::Relaxed) {
+            // A writer that is about to wait has the desk locked until it does.
+            drop(lock(&self.desk));
+            self.work.notify_one();
+        }
+    }
+
     /// Gives a sheet to the writer and leaves an empty one in its place; false if too much waits already.
     fn hand_over(&self, sheet: &mut Vec<u8>) -> bool {
         // First without the lock, which threads whose lines do not fit would fight for.

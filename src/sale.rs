@@ -14,7 +14,6 @@ pub mod sync;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
@@ -164,8 +163,6 @@ pub struct Sale {
     identity: ArcSwapOption<Identity>,
     queue: mpsc::Sender<Pending>,
     order_reads: Semaphore,
-    /// Orders made by this edge since it started: `localSales` of the stat log.
-    local_sales: AtomicU64,
     stat_log: Option<StatLog>,
     metrics: SaleMetrics,
 }
@@ -188,7 +185,6 @@ impl Sale {
             identity: ArcSwapOption::empty(),
             queue,
             order_reads: Semaphore::new(ORDER_READS_MAX),
-            local_sales: AtomicU64::new(0),
             stat_log,
             metrics: SaleMetrics::default(),
         });
@@ -346,9 +342,7 @@ impl Sale {
     fn record(&self, outcome: Outcome) -> Outcome {
         self.metrics.outcome(&outcome);
         if let Some(log) = &self.stat_log {
-            let bought = matches!(outcome, Outcome::Ordered { again: false, .. });
-            let made = self.local_sales.fetch_add(u64::from(bought), Ordering::Relaxed) + u64::from(bought);
-            log.write(bought, made);
+            log.write(matches!(outcome, Outcome::Ordered { again: false, .. }));
         }
         outcome
     }
@@ -375,7 +369,7 @@ impl Sale {
         &self.metrics
     }
 
-    /// Lines of the stat log that did not fit its queue.
+    /// Lines of the stat log that the disk did not take.
     #[must_use]
     pub fn stat_log_dropped(&self) -> u64 {
         self.stat_log.as_ref().map_or(0, StatLog::dropped)

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{SHEET, SPARE_MAX, Shared, lock};
 
-/// How often what lies on unfinished sheets is fetched.
-const ROUND: Duration = Duration::from_millis(200);
+/// How long after the first line on a sheet that is not full all such sheets are fetched: so often at most.
+pub(super) const GATHER: Duration = Duration::from_millis(20);
 
 /// How long nothing is tried after a disk was found full, or a pipe.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
@@ -34,6 +35,8 @@ struct Wishes {
     must_reopen: bool,
     asked: u64,
     is_closed: bool,
+    /// There is only the first line, and more will follow.
+    may_gather: bool,
 }
 
 impl Writer {
@@ -43,9 +46,12 @@ impl Writer {
 
     /// Writes until the log is closed and all of it is written, or cannot be.
     pub fn run(mut self) {
-        let mut pause = ROUND;
+        let mut pause = Duration::ZERO;
         loop {
             let wishes = self.wait(pause);
+            if wishes.may_gather {
+                thread::sleep(GATHER);
+            }
             self.gather();
             let written = self.write_all();
             if wishes.must_reopen {
@@ -53,7 +59,7 @@ impl Writer {
             }
             let written = if written.is_err() && wishes.must_reopen { self.write_all() } else { written };
             pause = match &written {
-                Ok(()) => ROUND,
+                Ok(()) => Duration::ZERO,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => AFTER_FULL_PIPE,
                 Err(_) => AFTER_ERROR,
             };
@@ -71,27 +77,39 @@ impl Writer {
         }
     }
 
-    /// Waits for something to do, at most this long. While it cannot write, full sheets alone do not wake it.
+    /// Waits for something to do; while it cannot write, for `pause`, or until it is to open the file again or to end.
     fn wait(&self, pause: Duration) -> Wishes {
         let until = Instant::now() + pause;
         let has_trouble = !self.sheet.is_empty();
         let mut desk = lock(&self.shared.desk);
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let is_wanted = desk.must_reopen || desk.is_closed || (!has_trouble && desk.asked > desk.answered);
-            if is_wanted || left.is_zero() || (!has_trouble && !desk.full.is_empty()) {
-                let must_reopen = std::mem::take(&mut desk.must_reopen);
-                return Wishes { must_reopen, asked: desk.asked, is_closed: desk.is_closed };
+            let must_look = desk.must_reopen || desk.is_closed;
+            let is_wanted = must_look || desk.asked > desk.answered || !desk.full.is_empty();
+            let is_stirred = self.shared.is_stirred.load(Ordering::Relaxed);
+            if if has_trouble { must_look || left.is_zero() } else { is_wanted || is_stirred } {
+                return Wishes {
+                    must_reopen: std::mem::take(&mut desk.must_reopen),
+                    asked: desk.asked,
+                    is_closed: desk.is_closed,
+                    may_gather: !has_trouble && !is_wanted,
+                };
             }
-            desk = self.shared.work.wait_timeout(desk, left).unwrap_or_else(PoisonError::into_inner).0;
+            let work = &self.shared.work;
+            desk = match has_trouble {
+                true => work.wait_timeout(desk, left).unwrap_or_else(PoisonError::into_inner).0,
+                false => work.wait(desk).unwrap_or_else(PoisonError::into_inner),
+            };
         }
     }
 
     /// Fetches what lies on unfinished sheets, as far as it may wait: behind the full ones of the same thread.
     fn gather(&self) {
+        self.shared.is_stirred.store(false, Ordering::Relaxed);
         for sheet in &self.shared.sheets {
             let mut sheet = lock(&sheet.0);
             if !sheet.is_empty() && !self.shared.hand_over(&mut sheet) {
+                self.shared.is_stirred.store(true, Ordering::Relaxed);
                 return;
             }
         }
