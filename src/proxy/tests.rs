@@ -187,7 +187,7 @@ fn a_check_without_an_answer_fails_in_time() {
     std::thread::sleep(Duration::from_millis(300));
     let begin = Instant::now();
     assert!((0..10).all(|_| stand.get("/").status() == 200));
-    assert!(begin.elapsed() < Duration::from_millis(400), "nobody waited for the silent one");
+    assert!(begin.elapsed() < Duration::from_secs(2), "nobody waited for the silent one");
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn http_1_0_is_understood() {
     let begin = Instant::now();
     let answer = client.rest();
     assert!(answer.contains("Connection: close\r\n") && answer.ends_with("ok"), "{answer}");
-    assert!(begin.elapsed() < Duration::from_secs(1));
+    assert!(begin.elapsed() < PATIENCE / 2);
     let mut client = stand.client();
     for _ in 0..3 {
         client.send("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n");
@@ -427,7 +427,7 @@ fn an_idle_client_is_sent_away_in_time() {
     assert_eq!(client.answer().status(), 200);
     let begin = Instant::now();
     assert_eq!(client.rest(), "");
-    assert!(begin.elapsed() >= Duration::from_millis(290) && begin.elapsed() < Duration::from_secs(1));
+    assert!(begin.elapsed() >= Duration::from_millis(290) && begin.elapsed() < PATIENCE / 2);
 }
 
 #[test]
@@ -477,7 +477,7 @@ fn stopping_waits_for_requests_under_way_and_for_nothing_else() {
     let answer = busy.answer();
     assert_eq!((answer.status(), answer.body.as_str()), (200, "ok"));
     let took = stopping.join().expect("stopped");
-    assert!(took >= Duration::from_millis(200) && took < Duration::from_secs(2), "{took:?}");
+    assert!(took >= Duration::from_millis(200) && took < PATIENCE / 2, "{took:?}");
 }
 
 #[test]
@@ -491,6 +491,6 @@ fn stopping_does_not_wait_longer_than_it_may() {
     std::thread::sleep(Duration::from_millis(100));
     let begin = Instant::now();
     stand.finish(Duration::from_millis(300));
-    assert!(begin.elapsed() < Duration::from_secs(1));
+    assert!(begin.elapsed() < PATIENCE / 2);
     assert_eq!(busy.rest(), "");
 }

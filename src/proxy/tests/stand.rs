@@ -53,7 +53,7 @@ fn free_port() -> SocketAddr {
 /// Settings for backends with weights 1, 2, 3 and so on, with short waits.
 pub fn upstream(backends: &[SocketAddr]) -> Upstream {
     let server = |(i, &address): (usize, &SocketAddr)| Server { weight: i as u32 + 1, ..Server::at(address) };
-    let wait = Duration::from_millis(500);
+    let wait = Duration::from_secs(2);
     Upstream {
         name: "load_rule".to_owned(),
         balance: Balance::Weighted,
