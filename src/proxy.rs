@@ -17,6 +17,7 @@ mod pages;
 mod refusal;
 mod reply;
 mod tunnel;
+mod way;
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -40,9 +41,9 @@ use crate::answer::Answer;
 use crate::client::Client;
 use crate::config::{ClientTimeouts, Target};
 use crate::entrance::Entrance;
-use crate::limits::{Taken, key};
+use crate::limits::key;
 use crate::route;
-use crate::rules::{Current, Group, Rules};
+use crate::rules::Current;
 use crate::sale::reply::{address_denied, body_too_large, too_many_requests};
 use crate::sale::request::Dialect;
 use crate::shop::Shop;
@@ -55,10 +56,8 @@ pub use failure::{FailureLog, Kind as LineASecond};
 pub use files::Folder;
 use files::Manner;
 pub use forward::default_host;
-use note::{Echoes, Note};
-
-/// The most backends that one request may be tried at.
-pub const MAX_TRIES: usize = 16;
+use note::Echoes;
+pub use way::{MAX_TRIES, Way};
 
 /// The proxy.
 pub struct Proxy {
@@ -69,51 +68,6 @@ pub struct Proxy {
     entrance: Arc<Entrance>,
     /// Never used: every connection holds the proxy, so when the other end finds this one gone, so are they all.
     _alive: mpsc::Sender<Infallible>,
-}
-
-/// One request on its way.
-pub struct Way {
-    /// What it is judged by, whatever is replaced meanwhile.
-    rules: Arc<Rules>,
-    /// Index of the route, once it is found; a request that the edge answers itself has none.
-    route: Option<usize>,
-    /// Index of the route's group, if it has one.
-    group: Option<usize>,
-    /// Of the answer, if it is compressed.
-    encoder: Option<Encoder>,
-    /// What a backend answered with, if a page takes its place.
-    intercepted: Option<StatusCode>,
-    /// Who asks; nobody in particular before the request was let in.
-    client: Client,
-    /// Counts it as one of its client's under way, of what its route allows.
-    taken: Option<Taken>,
-    /// How much of its body has passed.
-    body: u64,
-    /// For the access log.
-    note: Note,
-    /// If anything is traced.
-    trace: Option<Box<trace::Request>>,
-    /// When it was looked at first.
-    began: Option<Instant>,
-    /// When the backend where it is was chosen, until that answers.
-    asked: Option<Instant>,
-    /// Where the request is now.
-    at: Option<Pick>,
-    /// Where it goes next, if that was decided when it failed.
-    next: Option<Pick>,
-    /// Where it has been, without the present place.
-    tried: Tried,
-    /// The last backend that was left.
-    last: Option<SocketAddr>,
-    /// A pooled connection turned out to be closed, and the same backend got a second chance.
-    found_stale: bool,
-}
-
-/// The ids of backends, in the order in which they were tried.
-#[derive(Default)]
-struct Tried {
-    backends: [usize; MAX_TRIES],
-    len: usize,
 }
 
 impl Proxy {
@@ -174,7 +128,7 @@ impl Proxy {
             way.tried.push(failed.id());
         }
         let upstream = &way.group().upstream;
-        if way.tried.len < upstream.settings().tries {
+        if way.tried.as_slice().len() < upstream.settings().tries {
             way.next = pick(upstream, session, way).ok();
         }
     }
@@ -185,25 +139,7 @@ impl ProxyHttp for Proxy {
     type CTX = Way;
 
     fn new_ctx(&self) -> Way {
-        Way {
-            rules: self.rules.load_full(),
-            client: Client::UNKNOWN,
-            route: None,
-            group: None,
-            encoder: None,
-            intercepted: None,
-            taken: None,
-            body: 0,
-            note: Note::default(),
-            trace: None,
-            began: None,
-            asked: None,
-            at: None,
-            next: None,
-            tried: Tried::default(),
-            last: None,
-            found_stale: false,
-        }
+        Way::new(self.rules.load_full())
     }
 
     /// None, unless requests have ids: Pingora's default adds a compression module to every request, only to leave it switched off.
@@ -549,46 +485,6 @@ impl ProxyHttp for Proxy {
     /// A request that another backend may still answer is not worth a line; the backend's health has one.
     fn suppress_proxy_warn_log(&self, _: &Session, _: &Way, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
-    }
-}
-
-impl Way {
-    fn group(&self) -> &Group {
-        // Whoever asks is behind `request_filter`, which has found the route and so the group.
-        &self.rules.groups[self.group.unwrap_or_default()]
-    }
-
-    fn max_body(&self) -> Option<u64> {
-        self.rules.routes.get(self.route?)?.max_body
-    }
-
-    /// The request is at no backend any more.
-    fn leave(&mut self) -> Option<Pick> {
-        let left = self.at.take();
-        if left.is_some() {
-            self.note.left();
-        }
-        self.last = left.as_ref().map(Pick::address).or(self.last);
-        left
-    }
-
-    /// The backend where the request is, or was last.
-    fn last(&self) -> Option<SocketAddr> {
-        self.at.as_ref().map(Pick::address).or(self.last)
-    }
-}
-
-impl Tried {
-    fn push(&mut self, backend: usize) {
-        // The settings allow no more tries than there is room for.
-        if let Some(place) = self.backends.get_mut(self.len) {
-            *place = backend;
-            self.len += 1;
-        }
-    }
-
-    fn as_slice(&self) -> &[usize] {
-        &self.backends[..self.len]
     }
 }
 

@@ -6,6 +6,8 @@
 
 pub mod batch;
 pub mod gate;
+mod keeping;
+mod outcome;
 pub mod reply;
 pub mod request;
 pub mod rules;
@@ -21,109 +23,15 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use self::batch::Pending;
 use self::gate::{Gate, Verdict, Visitor};
+pub use self::outcome::{Outcome, Refusal};
 use self::request::{Ask, Rejection};
 use self::rules::Rules;
 use self::stat_log::StatLog;
-use crate::admission;
 use crate::config::{self, BuyerSource};
-use crate::jwt;
-use crate::ledger::{
-    Cancelled, Confirmed, Identity, Ledger, LedgerError, LogEntry, Order, OrderId, PaymentId, Purchase, SaleState,
-    Swept, Terms, View,
-};
+use crate::ledger::{Identity, Ledger, LedgerError, OrderId, Purchase, Terms, View};
 use crate::limits::Taken;
 use crate::telemetry::SaleMetrics;
 use crate::trace;
-
-/// Why a purchase was not made. Every one of these is certain of its own request; an earlier one with the same key may
-/// have made an order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
-    /// The Idempotency-Key has an order with other content.
-    KeyReused,
-    /// The sale is over.
-    Closed,
-    /// The sale has not begun.
-    NotYet {
-        /// How long to wait.
-        wait: Duration,
-    },
-    /// The sale is paused.
-    Paused,
-    /// Nothing is left now.
-    SoldOut,
-    /// The buyer would have more than the limit.
-    BuyerLimit {
-        /// The limit.
-        limit: u64,
-        /// What the buyer has.
-        have: u64,
-    },
-    /// The buyer has to pay or cancel an order first.
-    UnpaidLimit {
-        /// The limit.
-        limit: u64,
-        /// How many unpaid orders the buyer has.
-        have: u64,
-    },
-    /// It lacks the token that has to prove who buys.
-    TokenMissing,
-    /// It has one that proves nobody.
-    TokenInvalid(jwt::Fault),
-    /// None of our own proxies says who buys.
-    BuyerUnknown,
-    /// It lacks an admission token that admits it now.
-    NotAdmitted(admission::Denied),
-    /// The buyer asks more often, or for more at a time, than one may.
-    TooOften,
-    /// Less is left than was asked for.
-    NotEnough {
-        /// What is left.
-        left: u64,
-    },
-    /// Too many wait already.
-    Busy,
-    /// The ledger cannot be reached.
-    Unavailable,
-    /// The ledger has no such sale.
-    Missing,
-    /// The ledger has lost changes of the sale; nothing is sold until it is reconciled.
-    LostData,
-}
-
-/// How a purchase ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// There is an order.
-    Ordered {
-        /// Its id.
-        id: OrderId,
-        /// As it stands.
-        order: Order,
-        /// Whether it was made by an earlier request.
-        again: bool,
-    },
-    /// There is none.
-    Refused(Refusal),
-    /// Nobody knows yet. Asking again with the same key, or for the order, finds out.
-    Unknown {
-        /// The order that there may be.
-        id: OrderId,
-    },
-}
-
-impl Outcome {
-    /// Whether it is by the fault of the edge or its ledger that there is no order, or that nobody knows.
-    fn is_fault(&self) -> bool {
-        match self {
-            Self::Unknown { .. } => true,
-            Self::Refused(refusal) => {
-                matches!(refusal, Refusal::Busy | Refusal::Unavailable | Refusal::Missing | Refusal::LostData)
-            }
-            Self::Ordered { .. } => false,
-        }
-    }
-}
 
 /// A purchase in the queue; it is decided, whether its outcome is waited for or not.
 pub struct Queued {
@@ -134,10 +42,6 @@ pub struct Queued {
     /// If it is traced.
     trace: Option<trace::Purchase>,
 }
-
-/// Readers of single orders that may wait for the ledger at a time, of each sale. More are told to come again, so that they
-/// cannot keep purchases waiting.
-const ORDER_READS_MAX: usize = 256;
 
 /// What all sales of an edge share.
 pub struct Shared {
@@ -184,7 +88,7 @@ impl Sale {
             shared,
             identity: ArcSwapOption::empty(),
             queue,
-            order_reads: Semaphore::new(ORDER_READS_MAX),
+            order_reads: Semaphore::new(keeping::ORDER_READS_MAX),
             stat_log,
             metrics: SaleMetrics::default(),
         });
@@ -413,12 +317,6 @@ impl Sale {
         self.gate.fence()
     }
 
-    /// Reads an order from the ledger, for anyone; `None` if too many do.
-    pub async fn order_for_anyone(&self, id: OrderId) -> Option<Result<Option<Order>, LedgerError>> {
-        let _turn = self.order_reads.try_acquire().ok()?;
-        Some(self.order(id).await)
-    }
-
     /// Of which sale the ledger keeps under our name; none until it was opened. See [`Identity::epoch`].
     #[must_use]
     pub fn epoch(&self) -> Option<u64> {
@@ -430,91 +328,9 @@ impl Sale {
         self.shared.synced.notified().await;
     }
 
-    /// Reads one entry of the log; none if there is none of this number.
-    ///
-    /// # Errors
-    /// Those of [`Ledger::log`].
-    pub async fn log_entry(&self, seq: u64) -> Result<Option<LogEntry>, LedgerError> {
-        let entries = self.shared.ledger.log(&self.key, seq.saturating_sub(1), 1).await?;
-        Ok(entries.into_iter().next().filter(|entry| entry.seq == seq))
-    }
-
-    /// Reads an order from the ledger.
-    ///
-    /// # Errors
-    /// Those of [`Ledger::order`].
-    pub async fn order(&self, id: OrderId) -> Result<Option<Order>, LedgerError> {
-        self.shared.ledger.order(&self.key, id).await
-    }
-
-    /// Reads all counters at one instant from the ledger.
-    ///
-    /// # Errors
-    /// Those of [`Ledger::snapshot`].
-    pub async fn snapshot(&self) -> Result<View, LedgerError> {
-        self.shared.ledger.snapshot(&self.key, &self.terms()).await
-    }
-
-    /// Takes a payment for an order.
-    ///
-    /// # Errors
-    /// Those of [`Ledger::confirm`].
-    pub async fn confirm(&self, order: OrderId, payment: &PaymentId) -> Result<Confirmed, LedgerError> {
-        let confirmed = self.shared.ledger.confirm(&self.key, &self.terms(), order, payment).await;
-        self.shared.sync_now.notify_one();
-        confirmed
-    }
-
-    /// Releases an order that is not paid, or gives an id up that has no order.
-    ///
-    /// # Errors
-    /// Those of [`Ledger::cancel`].
-    pub async fn cancel(&self, order: OrderId) -> Result<Cancelled, LedgerError> {
-        let cancelled = self.shared.ledger.cancel(&self.key, order).await;
-        // What was released is for sale at once here, not only from the next sync on.
-        self.shared.sync_now.notify_one();
-        cancelled
-    }
-
-    /// Releases orders whose hold has ended, so many as one step may; see [`Ledger::sweep`].
-    ///
-    /// # Errors
-    /// Those of [`Ledger::sweep`], and [`LedgerError::Missing`] while the sale is not opened.
-    pub async fn sweep(&self) -> Result<Swept, LedgerError> {
-        let Some(identity) = self.identity.load_full() else { return Err(LedgerError::Missing) };
-        let swept = self.shared.ledger.sweep(&self.key, identity.epoch).await?;
-        self.metrics.expired.add(swept.released as u64);
-        Ok(swept)
-    }
-
-    /// Opens, pauses or closes the sale.
-    ///
-    /// # Errors
-    /// Those of [`Ledger::set_state`].
-    pub async fn set_state(&self, state: SaleState) -> Result<View, LedgerError> {
-        self.shared.ledger.set_state(&self.key, state).await?;
-        self.after_change().await
-    }
-
-    /// Adds tickets, or takes unsold ones away.
-    ///
-    /// # Errors
-    /// Those of [`Ledger::add_stock`].
-    pub async fn add_stock(&self, change_id: &str, delta: i64) -> Result<View, LedgerError> {
-        self.shared.ledger.add_stock(&self.key, change_id, delta).await?;
-        self.after_change().await
-    }
-
     /// Has the sync not wait for its time.
     pub fn sync_soon(&self) {
         self.shared.sync_now.notify_one();
-    }
-
-    /// The gate hears of a change at once, not only at the next sync.
-    async fn after_change(&self) -> Result<View, LedgerError> {
-        self.shared.sync_now.notify_one();
-        // The change is made; whoever is told otherwise would make it again.
-        self.snapshot().await.map_err(|error| LedgerError::Unknown(format!("the change was made, but: {error}")))
     }
 }
 

@@ -1,6 +1,7 @@
-//! Reads what becomes of requests and answers on their way: header rules, files, compression and error pages.
+//! What becomes of requests and answers on their way: header rules, files, compression and error pages.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
@@ -9,7 +10,72 @@ use http::header::{
 
 use super::node::Node;
 use super::value::{DAY, SECOND, duration, file_path, is_url_path, number, size, text, word};
-use super::{Coding, Compression, ErrorPage, Fallback, Files, HeaderRules};
+
+/// A folder whose files are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// There when the configuration was read.
+    pub root: PathBuf,
+    /// What is served for a path that ends with `/`; default `index.html`.
+    pub index: String,
+    /// What is served if there is no such file; by default 404.
+    pub fallback: Option<Fallback>,
+}
+
+/// A file in the place of files that are not there: the page of a maintenance, or of an application in the browser.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fallback {
+    /// Below the root.
+    pub file: String,
+    /// 200 to 599; default 200.
+    pub status: u16,
+    /// When the client may come again, 1 s to 7 days.
+    pub retry_after: Option<Duration>,
+}
+
+/// What becomes of a header: first some fields are removed, then others are set.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HeaderRules {
+    /// Each in the place of whatever had its name.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    /// All fields of these names.
+    pub remove: Vec<HeaderName>,
+}
+
+/// How answers are compressed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compression {
+    /// In the order of preference, each with its level.
+    pub codings: Vec<(Coding, u32)>,
+    /// Shorter answers are left as they are, in bytes; default 1 KiB, at most 1 MiB.
+    pub min_length: u64,
+    /// Media types in lower case; `text/*` is all of a kind.
+    pub types: Vec<String>,
+}
+
+/// A content coding (RFC 9110, 8.4.1). As a number, the place of its level in the file's defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// RFC 8878; levels 1 to 19, default 3.
+    Zstd,
+    /// RFC 7932; levels 1 to 11, default 4.
+    Brotli,
+    /// RFC 1952; levels 1 to 9, default 5.
+    Gzip,
+}
+
+/// What clients get with an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorPage {
+    /// 400 to 599; at least one.
+    pub statuses: Vec<u16>,
+    /// By the file's ending.
+    pub content_type: &'static str,
+    /// The file as it was when the configuration was read, at most 1 MiB.
+    pub body: Bytes,
+    /// Whether it also takes the place of what backends answer with such a status; default false.
+    pub intercept: bool,
+}
 
 /// What one answer of the edge itself may weigh: pages are kept in memory.
 const PAGE_MAX: u64 = 1024 * 1024;

@@ -1,4 +1,4 @@
-//! Reads `buyer`: where the id of a sale's buyer comes from, and what has to prove it; and `admission`.
+//! `buyer`: where the id of a sale's buyer comes from, and what has to prove it; and `admission`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,10 +7,44 @@ use http::HeaderName;
 
 use super::node::{Fields, Node};
 use super::value::{MINUTE, SECOND, duration, file_path, text, word};
-use super::{BuyerSource, Token, TokenPlace};
 use crate::admission;
 use crate::delivery::Secret;
-use crate::jwt::{Algorithm, Key, KeyError, Rules};
+use crate::jwt::{self, Algorithm, Key, KeyError, Rules};
+
+/// Where the buyer's id comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BuyerSource {
+    /// Nobody is told apart.
+    Anonymous,
+    /// A request header, lower case.
+    Header(String),
+    /// A query parameter.
+    Query(String),
+    /// A member of the JSON body.
+    Body(String),
+    /// A request header, lower case, of one of our own proxies. Without it nothing is sold.
+    ProxyHeader(String),
+    /// A token that proves it. Without it nothing is sold.
+    Token(Token),
+}
+
+/// A token that proves who buys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Where it stands.
+    pub place: TokenPlace,
+    /// What it has to be.
+    pub rules: jwt::Rules,
+}
+
+/// Where a token stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenPlace {
+    /// A request header, lower case; `authorization` has it behind `Bearer`.
+    Header(String),
+    /// A cookie.
+    Cookie(String),
+}
 
 /// More keys are not tried for one token.
 const KEYS_MAX: usize = 16;

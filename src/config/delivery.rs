@@ -1,14 +1,27 @@
-//! Reads `delivery`: who is told of the changes of the sales, where, and with which signature.
+//! `delivery`: who is told of the changes of the sales, where, and with which signature.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_yaml::Value;
 
-use super::Delivery;
 use super::node::Node;
 use super::read::upstream_named;
 use super::value::{MILLISECOND, MINUTE, SECOND, duration, file_path, is_url_path, text};
 use crate::delivery::Secret;
+
+/// Who is told of every change of the sales.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Index into [`super::Config::upstreams`].
+    pub upstream: usize,
+    /// Where its backends take deliveries; default `/hooks/spikegate`.
+    pub path: String,
+    /// The file with the secret that signs them, made if it is missing; default `data/delivery.secret`.
+    pub secret_file: PathBuf,
+    /// How long one POST may take until its answer, 100 ms to 60 s; default 5 s.
+    pub timeout: Duration,
+}
 
 /// None if the group has no settings: then nothing is delivered.
 pub(super) fn delivery(node: &Node<'_>, upstreams: &[&str]) -> Option<Delivery> {

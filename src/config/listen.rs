@@ -1,4 +1,4 @@
-//! Reads `listen`: public addresses, and what is spoken there.
+//! `listen`: public addresses, and what is spoken there.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -8,8 +8,79 @@ use serde_yaml::Value;
 
 use super::node::{Fields, Node};
 use super::value::{file_path, flag, listen_address, number, text, word};
-use super::{CertificateFiles, Listener, ProxyProtocol, Redirect, Tls, TlsVersion};
 use crate::tls::Certificate;
+
+/// One public address, and what is spoken there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    /// Where clients come in.
+    pub address: SocketAddr,
+    /// How connections are encrypted; none: they are not.
+    pub tls: Option<Tls>,
+    /// Whether HTTP/2 is spoken besides HTTP/1: with TLS by agreement (`http2`, by default), without it to clients that know
+    /// beforehand (`h2c`, not by default).
+    pub http2: bool,
+    /// Every request is led to HTTPS; only without TLS.
+    pub redirect_https: Option<Redirect>,
+    /// Connections begin with the PROXY protocol's header.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// A listener for plain HTTP/1.
+impl From<SocketAddr> for Listener {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, tls: None, http2: false, redirect_https: None, proxy_protocol: None }
+    }
+}
+
+/// TLS on a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// At least one; the first is for clients that ask for a name that none has.
+    pub certificates: Vec<CertificateFiles>,
+    /// Default 1.2.
+    pub min_version: TlsVersion,
+}
+
+/// Where a certificate and its key are, both in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, and behind it those that vouch for it.
+    pub certificate: PathBuf,
+    /// The private key, without a passphrase.
+    pub key: PathBuf,
+}
+
+/// The versions of TLS that are not broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    Tls12,
+    /// TLS 1.3 (RFC 8446).
+    Tls13,
+}
+
+/// How clients are led to HTTPS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Redirect {
+    /// 301 or 308, the default. Methods other than GET and HEAD are always led by 308, after which clients keep them.
+    pub code: u16,
+    /// The port of HTTPS as clients see it; default 443, which is not named.
+    pub port: u16,
+}
+
+impl Default for Redirect {
+    fn default() -> Self {
+        Self { code: 308, port: 443 }
+    }
+}
+
+/// Whose PROXY header is believed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProxyProtocol {
+    /// Only connections from these networks have a header; all others begin with what the client says. Empty: all have one.
+    pub from: Vec<IpNet>,
+}
 
 pub(super) fn listener(node: &Node<'_>) -> Listener {
     node.mapping(|listener| {

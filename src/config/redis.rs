@@ -1,10 +1,93 @@
 //! The settings of a Redis: where it is, and what it has to be.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::node::{Fields, Node};
 use super::value::{MILLISECOND, MINUTE, SECOND, duration, host_and_port, is_digits, is_host, secret, text};
-use super::{Durability, Redis, RedisPlace, Replicas};
+
+/// A Redis: where it is, and what it has to be.
+#[derive(Clone, PartialEq)]
+pub struct Redis {
+    /// Where it is.
+    pub place: RedisPlace,
+    /// How long a connection may take to be made, 10 ms to 60 s; default 2 s.
+    pub connect_timeout: Duration,
+    /// How long one answer may take before its outcome counts as unknown, 10 ms to 60 s and less than any sale's
+    /// deadline; default 1 s.
+    pub response_timeout: Duration,
+    /// What Redis has to be set to; one that is weaker is not sold from. None: whatever it is.
+    pub durability: Option<Durability>,
+    /// How many replicas have to have a step before it is answered. None: none.
+    pub replicas: Option<Replicas>,
+}
+
+/// Where a Redis is.
+#[derive(Clone, PartialEq)]
+pub enum RedisPlace {
+    /// `redis://[user:password@]host[:port][/db]` or `redis+unix:///path`.
+    Url(String),
+    /// Wherever Sentinels say that the primary is.
+    Sentinels {
+        /// `host:port` each; at least one.
+        addresses: Vec<String>,
+        /// What they call the primary.
+        master: String,
+        /// Redis's user, if it has one.
+        user: Option<String>,
+        /// Redis's password, if it has one.
+        password: Option<String>,
+        /// Default 0.
+        db: u16,
+        /// The Sentinels' own user, if they have one.
+        sentinel_user: Option<String>,
+        /// The Sentinels' own password, if they have one.
+        sentinel_password: Option<String>,
+    },
+}
+
+/// What a Redis has on disk when it answers, from weak to strong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// Nothing that can be relied on.
+    None,
+    /// `appendfsync everysec`: all but the last second or two.
+    Everysec,
+    /// `appendfsync always`: everything.
+    Always,
+}
+
+/// Replicas that have to have a step before it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replicas {
+    /// How many, 1 to 10.
+    pub acknowledge: u32,
+    /// How long they may take before the outcome counts as unknown, 1 ms to 10 s and less than the time for an answer;
+    /// default 100 ms.
+    pub timeout: Duration,
+}
+
+/// Leaves the address out, which may hold a password, so that settings may be logged.
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place: _, connect_timeout, response_timeout, durability, replicas } = self;
+        f.debug_struct("Redis")
+            .field("place", &"...")
+            .field("connect_timeout", connect_timeout)
+            .field("response_timeout", response_timeout)
+            .field("durability", durability)
+            .field("replicas", replicas)
+            .finish()
+    }
+}
+
+impl Redis {
+    /// One that promises nothing.
+    #[must_use]
+    pub fn at(url: String, connect_timeout: Duration, response_timeout: Duration) -> Self {
+        Self { place: RedisPlace::Url(url), connect_timeout, response_timeout, durability: None, replicas: None }
+    }
+}
 
 const REPLICAS_MAX: u64 = 10;
 

@@ -1,11 +1,57 @@
-//! Reads `sales`: what is sold, to whom, and when.
+//! `sales`: what is sold, to whom, and when.
+
+use std::path::PathBuf;
+use std::time::Duration;
 
 use super::buyer::{admission, buyer};
 use super::node::Node;
 use super::read::quota;
 use super::value::{DAY, MILLISECOND, MINUTE, SECOND, duration, file_path, flag, is_url_path, number, text, time_ms};
-use super::{BuyerSource, Sale};
+use super::{BuyerSource, Quota};
+use crate::admission;
 use crate::ledger::TOTAL_MAX;
+
+/// One thing on sale.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sale {
+    /// `[a-z0-9_-]`, 1 to 64 characters.
+    pub id: String,
+    /// The exact path of a purchase, not below `/sales/`; no two sales share one; default `/buy/{id}`.
+    pub path: String,
+    /// The Redis hash, 1 to 200 visible ASCII characters without braces; no two sales share one; default is the id.
+    pub key: String,
+    /// Opens the sale with so many tickets, 1 to 1000000000, if the ledger does not have it; never changes one that it
+    /// has.
+    pub total: Option<u64>,
+    /// Tickets that this edge may have under way at the ledger at a time, 1 to 100000; default 150.
+    pub local_stock: u32,
+    /// Purchases that may wait in this edge for their batch, 1 to 1000000; default 10000.
+    pub queue: usize,
+    /// The longest that a purchase waits for its outcome before it is told that it is unknown, 10 ms to 60 s; default
+    /// 3 s.
+    pub deadline: Duration,
+    /// How long an unpaid order keeps its tickets, 1 s to 7 days and longer than the deadline; default 5 min.
+    pub hold: Duration,
+    /// Tickets that one buyer may hold or have paid, 0 to 1000000; 0 is no limit. Above it buyers can be told
+    /// apart.
+    pub per_buyer: u32,
+    /// Unpaid orders that one buyer may have at a time, 0 to 1000000; 0 is no limit. Above it buyers can be told apart.
+    pub unpaid_per_buyer: u32,
+    /// Where the buyer's id comes from.
+    pub buyer: BuyerSource,
+    /// What each buyer may take: purchases that the edge does not refuse from memory.
+    pub buyer_limits: Quota,
+    /// What admission tokens are made with; without it none is needed.
+    pub admission: Option<admission::Keys>,
+    /// Milliseconds since 1970; before it nothing is sold.
+    pub opens_at_ms: Option<u64>,
+    /// Milliseconds since 1970, after `opens_at_ms`; from it on nothing is sold.
+    pub closes_at_ms: Option<u64>,
+    /// Whether `GET` buys, answered in the article's dialect.
+    pub seed_dialect: bool,
+    /// Where to write the article's log line per purchase; no two sales share one.
+    pub stat_log: Option<PathBuf>,
+}
 
 pub(super) fn sale(id: &str, node: &Node<'_>) -> Sale {
     if !is_sale_id(id) {

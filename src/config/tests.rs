@@ -12,6 +12,8 @@ pub(super) mod reference;
 mod sales;
 mod whole_file;
 
+use http::HeaderName;
+
 use super::*;
 
 const SHIPPED: &str = include_str!("../../conf/spikegate.yaml");

@@ -1,8 +1,18 @@
-//! Reads `tracing`: where traces are sent, and how many.
+//! `tracing`: where traces are sent, and how many.
 
-use super::Tracing;
 use super::node::Node;
 use super::value::{host_and_port, is_url_path, share, text};
+
+/// What is traced, and who is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tracing {
+    /// The URL of a collector that takes OTLP over HTTP.
+    pub endpoint: String,
+    /// The share of traces that begin here, 0 to 1.
+    pub sample: f64,
+    /// What the collector knows the edge by: `service.name`.
+    pub service: String,
+}
 
 pub(super) fn tracing(node: &Node<'_>) -> Tracing {
     node.mapping(|tracing| Tracing {

@@ -1,4 +1,4 @@
-//! Reads `upstreams`: groups of backends, how one is chosen, and how long it may take.
+//! `upstreams`: groups of backends, how one is chosen, and how long it may take.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,8 +7,171 @@ use super::node::{Fields, Node};
 use super::value::{
     DAY, HOUR, MILLISECOND, MINUTE, SECOND, duration, flag, host_and_port, is_host, is_url_path, number, text, word,
 };
-use super::{Balance, HashKey, HealthCheck, HostHeader, Probe, Resolve, Server, Upstream, UpstreamTimeouts};
 use crate::resolver;
+
+/// A named group of backends.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    /// The group's name, and with [`HostHeader::Upstream`] the `Host` that backends see.
+    pub name: String,
+    /// How a backend is chosen.
+    pub balance: Balance,
+    /// At least one; in the order of the file.
+    pub servers: Vec<Server>,
+    /// What backends see as `Host`.
+    pub host_header: HostHeader,
+    /// Waits on the backend's side.
+    pub timeouts: UpstreamTimeouts,
+    /// How many different backends one request may be tried at, 1 to 16; default: all of them, at most 16.
+    pub tries: usize,
+    /// Probes that find out before a client does; none by default.
+    pub health_check: Option<HealthCheck>,
+    /// How names among the servers are looked up.
+    pub resolve: Resolve,
+}
+
+/// How names are looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolve {
+    /// How often, 100 ms to 1 day; default 30 s.
+    pub every: Duration,
+    /// The DNS servers that are asked; none, the default, is the system's own way.
+    pub servers: Vec<SocketAddr>,
+}
+
+impl Default for Resolve {
+    fn default() -> Self {
+        Self { every: Duration::from_secs(30), servers: Vec::new() }
+    }
+}
+
+/// How a backend is chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Balance {
+    /// Smooth weighted round robin, as in Nginx.
+    Weighted,
+    /// In turn, weights ignored.
+    RoundRobin,
+    /// The one with the fewest requests under way for its weight; among equals, by weight in turn.
+    LeastConn,
+    /// Of two that are drawn by weight, the one with fewer requests under way for its weight.
+    RandomTwo,
+    /// By the client's network; only the clients of a backend that left are moved.
+    IpHash,
+    /// By a key of the request; only the keys of a backend that left are moved. A request without the key goes in turn.
+    Hash(HashKey),
+}
+
+/// What of a request is hashed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashKey {
+    /// The client's whole address.
+    ClientAddress,
+    /// Path and query, as sent.
+    Uri,
+    /// The path, as sent.
+    Path,
+    /// A parameter of the query, as sent.
+    Query(String),
+    /// A header.
+    Header(String),
+    /// A cookie.
+    Cookie(String),
+}
+
+/// One entry of `servers`: a backend, or as many as its name has addresses.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// The address, or those that the name had when the file was read; then there may be none.
+    pub addresses: Vec<SocketAddr>,
+    /// Host and port, if the host is a name.
+    pub name: Option<String>,
+    /// 1 to 65535; default 1.
+    pub weight: u32,
+    /// Failures within `fail_timeout` after which it is left alone, 0 to 1000; 0 never; default 1, as in Nginx.
+    pub max_fails: u32,
+    /// Both the window of `max_fails` and the time for which it is left alone, 10 ms to 1 h; default 10 s, as in
+    /// Nginx.
+    pub fail_timeout: Duration,
+    /// Requests that an address may have under way, 0 to 1000000; 0, the default, is no limit.
+    pub max_conns: u32,
+    /// Over which its weight grows after it came back, 0 to 1 h; 0, the default, is at once.
+    pub slow_start: Duration,
+    /// Gets requests only while all others cannot; default no.
+    pub backup: bool,
+    /// Gets none; default no.
+    pub down: bool,
+}
+
+impl Server {
+    /// A server with one address and all defaults.
+    #[must_use]
+    pub fn at(address: SocketAddr) -> Self {
+        Self {
+            addresses: vec![address],
+            name: None,
+            weight: 1,
+            max_fails: 1,
+            fail_timeout: Duration::from_secs(10),
+            max_conns: 0,
+            slow_start: Duration::ZERO,
+            backup: false,
+            down: false,
+        }
+    }
+}
+
+/// What backends see as `Host`; the client's own is always in `X-Forwarded-Host`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostHeader {
+    /// The group's name: Nginx's default, `$proxy_host`. In the file: `upstream`.
+    Upstream,
+    /// What the client sent, or the group's name if it sent none. In the file: `client`.
+    Client,
+    /// This text.
+    Literal(String),
+}
+
+/// Waits on the backend's side; defaults are Nginx's 60 s, and `idle` is `keepalive_timeout` of its upstream module.
+/// Each is 1 ms to 7 days.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamTimeouts {
+    /// For a connection to be made; default 60 s.
+    pub connect: Duration,
+    /// The longest pause between two reads; default 60 s.
+    pub read: Duration,
+    /// The longest pause between two writes; default 60 s.
+    pub send: Duration,
+    /// How long an unused connection is kept; default 60 s.
+    pub idle: Duration,
+}
+
+/// Active health checks of a group.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HealthCheck {
+    /// What is asked.
+    pub probe: Probe,
+    /// Pause between two rounds, 100 ms to 1 h; default 5 s.
+    pub interval: Duration,
+    /// How long one probe may take, 1 ms to 60 s; default 1 s.
+    pub timeout: Duration,
+    /// Successes in a row that bring a backend back, 1 to 100; default 2.
+    pub rise: usize,
+    /// Failures in a row that take a backend out, 1 to 100; default 3.
+    pub fall: usize,
+}
+
+/// What an active health check asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// A connection can be made.
+    Tcp,
+    /// `GET` of this path is answered with 200 to 399.
+    Http {
+        /// Starts with `/`; may have a query.
+        path: String,
+    },
+}
 
 /// More tries than this would let one request keep a whole group busy.
 const TRIES_MAX: usize = 16;

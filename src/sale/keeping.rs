@@ -1,0 +1,98 @@
+//! What is done to a sale and its orders besides buying: by operators, by the order service, and by who looks an order up.
+
+use super::Sale;
+use crate::ledger::{Cancelled, Confirmed, LedgerError, LogEntry, Order, OrderId, PaymentId, SaleState, Swept, View};
+
+/// Readers of single orders that may wait for the ledger at a time, of each sale. More are told to come again, so that they
+/// cannot keep purchases waiting.
+pub(super) const ORDER_READS_MAX: usize = 256;
+
+impl Sale {
+    /// Reads an order from the ledger, for anyone; `None` if too many do.
+    pub async fn order_for_anyone(&self, id: OrderId) -> Option<Result<Option<Order>, LedgerError>> {
+        let _turn = self.order_reads.try_acquire().ok()?;
+        Some(self.order(id).await)
+    }
+
+    /// Reads one entry of the log; none if there is none of this number.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::log`].
+    pub async fn log_entry(&self, seq: u64) -> Result<Option<LogEntry>, LedgerError> {
+        let entries = self.shared.ledger.log(&self.key, seq.saturating_sub(1), 1).await?;
+        Ok(entries.into_iter().next().filter(|entry| entry.seq == seq))
+    }
+
+    /// Reads an order from the ledger.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::order`].
+    pub async fn order(&self, id: OrderId) -> Result<Option<Order>, LedgerError> {
+        self.shared.ledger.order(&self.key, id).await
+    }
+
+    /// Reads all counters at one instant from the ledger.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::snapshot`].
+    pub async fn snapshot(&self) -> Result<View, LedgerError> {
+        self.shared.ledger.snapshot(&self.key, &self.terms()).await
+    }
+
+    /// Takes a payment for an order.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::confirm`].
+    pub async fn confirm(&self, order: OrderId, payment: &PaymentId) -> Result<Confirmed, LedgerError> {
+        let confirmed = self.shared.ledger.confirm(&self.key, &self.terms(), order, payment).await;
+        self.shared.sync_now.notify_one();
+        confirmed
+    }
+
+    /// Releases an order that is not paid, or gives an id up that has no order.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::cancel`].
+    pub async fn cancel(&self, order: OrderId) -> Result<Cancelled, LedgerError> {
+        let cancelled = self.shared.ledger.cancel(&self.key, order).await;
+        // What was released is for sale at once here, not only from the next sync on.
+        self.shared.sync_now.notify_one();
+        cancelled
+    }
+
+    /// Releases orders whose hold has ended, so many as one step may; see [`Ledger::sweep`].
+    ///
+    /// # Errors
+    /// Those of [`Ledger::sweep`], and [`LedgerError::Missing`] while the sale is not opened.
+    pub async fn sweep(&self) -> Result<Swept, LedgerError> {
+        let Some(identity) = self.identity.load_full() else { return Err(LedgerError::Missing) };
+        let swept = self.shared.ledger.sweep(&self.key, identity.epoch).await?;
+        self.metrics.expired.add(swept.released as u64);
+        Ok(swept)
+    }
+
+    /// Opens, pauses or closes the sale.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::set_state`].
+    pub async fn set_state(&self, state: SaleState) -> Result<View, LedgerError> {
+        self.shared.ledger.set_state(&self.key, state).await?;
+        self.after_change().await
+    }
+
+    /// Adds tickets, or takes unsold ones away.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::add_stock`].
+    pub async fn add_stock(&self, change_id: &str, delta: i64) -> Result<View, LedgerError> {
+        self.shared.ledger.add_stock(&self.key, change_id, delta).await?;
+        self.after_change().await
+    }
+
+    /// The gate hears of a change at once, not only at the next sync.
+    async fn after_change(&self) -> Result<View, LedgerError> {
+        self.shared.sync_now.notify_one();
+        // The change is made; whoever is told otherwise would make it again.
+        self.snapshot().await.map_err(|error| LedgerError::Unknown(format!("the change was made, but: {error}")))
+    }
+}
