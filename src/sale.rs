@@ -135,16 +135,18 @@ impl Sale {
     ///
     /// # Errors
     /// [`Rejection::Bad`], naming where the buyer's id has to be.
-    pub fn must_know_buyer<'a>(&self, rules: &Rules, ask: Ask<'a>) -> Result<Ask<'a>, Rejection> {
-        let terms = self.gate.view().map_or(rules.terms, |view| view.terms);
-        let is_limited = terms.per_buyer > 0 || terms.unpaid_per_buyer > 0 || rules.limits_buyers();
-        if !is_limited || ask.buyer.is_some() {
-            return Ok(ask);
-        }
+    pub fn must_know_buyer(&self, rules: &Rules, ask: &Ask<'_>) -> Result<(), Rejection> {
         let (BuyerSource::Header(field) | BuyerSource::Query(field) | BuyerSource::Body(field)) = &rules.settings.buyer
         else {
-            return Ok(ask);
+            return Ok(());
         };
+        if ask.buyer.is_some() {
+            return Ok(());
+        }
+        let terms = self.gate.terms().unwrap_or(rules.terms);
+        if terms.per_buyer == 0 && terms.unpaid_per_buyer == 0 && !rules.limits_buyers() {
+            return Ok(());
+        }
         Err(Rejection::Bad { field: field.clone(), detail: "is needed here: every buyer may have only so many".into() })
     }
 
@@ -162,7 +164,7 @@ impl Sale {
     /// # Errors
     /// The outcome of a purchase that was refused.
     pub fn enter(&self, rules: &Rules, ask: &Ask<'_>) -> Result<Queued, Outcome> {
-        self.try_enter(rules, ask, Instant::now(), SystemTime::now())
+        self.try_enter(rules, ask, Instant::now())
             .map_err(|refusal| self.record(Outcome::Refused(refusal)))
     }
 
@@ -178,7 +180,7 @@ impl Sale {
     }
 
     /// What costs least is asked first: memory, then the admission token (one hash), then the token that proves who buys.
-    fn try_enter(&self, rules: &Rules, ask: &Ask, now: Instant, clock: SystemTime) -> Result<Queued, Refusal> {
+    fn try_enter(&self, rules: &Rules, ask: &Ask, now: Instant) -> Result<Queued, Refusal> {
         let identity = self.identity.load();
         let Some(identity) = identity.as_deref() else {
             return Err(if self.gate.is_missing() { Refusal::Missing } else { Refusal::Unavailable });
@@ -196,7 +198,7 @@ impl Sale {
         if let Some(keys) = &rules.settings.admission
             && !retry_of.is_some_and(|id| self.gate.knows(id))
         {
-            let now_s = clock.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             keys.check(ask.admission.as_deref(), self.id(), named.as_deref(), now_s).map_err(Refusal::NotAdmitted)?;
         }
         let proven = self.prove(rules, ask)?;

@@ -166,7 +166,7 @@ fn buy(sale: &Arc<Sale>, client: Client, head: &dyn Head, body: &[u8]) -> Begun 
         Err(rejection) => return reply::rejection(Dialect::Rest, &rejection, settings.seed_dialect).into(),
     };
     let read = request::read(head, body, settings, client.by_proxy);
-    let mut ask = match read.and_then(|ask| sale.must_know_buyer(&rules, ask)) {
+    let mut ask = match read.and_then(|ask| sale.must_know_buyer(&rules, &ask).map(|()| ask)) {
         Ok(ask) => ask,
         Err(rejection) => {
             sale.metrics().bad_request();

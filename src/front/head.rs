@@ -75,7 +75,10 @@ pub fn parse<'h, 'b>(bytes: &'b [u8], room: &'h mut Room<'b>) -> Parsed<'h, 'b> 
     };
     match Fields::read(parsed.headers) {
         Some(said) if has_usual_lines(&bytes[..len]) && method != "CONNECT" => {
-            let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+            let (path, query) = match memchr::memchr(b'?', target.as_bytes()) {
+                Some(at) => (&target[..at], Some(&target[at + 1..])),
+                None => (target, None),
+            };
             let keep_alive = said.connection.unwrap_or(Connection::usual_of(version));
             Parsed::Clear(Request {
                 method,
@@ -182,10 +185,26 @@ fn length(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok().filter(|_| is_number)?.parse().ok()
 }
 
+/// For every byte, whether RFC 3986 allows it in a path or a query.
+static IN_TARGETS: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = b'0';
+    while byte <= b'z' {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let marks = b"-._~!$&'()*+,;=:@/?%";
+    let mut mark = 0;
+    while mark < marks.len() {
+        table[marks[mark] as usize] = true;
+        mark += 1;
+    }
+    table
+};
+
 /// A path, perhaps with a query, of the characters that RFC 3986 allows there.
 fn is_usual_target(target: &str) -> bool {
-    let usual = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(&byte);
-    target.starts_with('/') && target.bytes().all(usual)
+    target.starts_with('/') && target.bytes().all(|byte| IN_TARGETS[usize::from(byte)])
 }
 
 impl request::Head for Request<'_, '_> {

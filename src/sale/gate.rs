@@ -24,7 +24,7 @@ use arc_swap::ArcSwap;
 use self::fingerprints::Fingerprints;
 use self::limits::BuyerLimits;
 use super::Refusal;
-use crate::ledger::{Change, Decision, OrderId, Purchase, Reserved, SaleState, Synced, View};
+use crate::ledger::{Change, Decision, OrderId, Purchase, Reserved, SaleState, Synced, Terms, View};
 
 /// What the gate says to a purchase.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -197,6 +197,15 @@ impl Gate {
     pub fn view(&self) -> Option<View> {
         match &**self.knowledge.load() {
             Knowledge::Known(known) => Some(known.view.clone()),
+            Knowledge::Nothing | Knowledge::Missing | Knowledge::Fenced(_) => None,
+        }
+    }
+
+    /// The terms that hold at the ledger; `None` while nothing is known.
+    #[must_use]
+    pub fn terms(&self) -> Option<Terms> {
+        match &**self.knowledge.load() {
+            Knowledge::Known(known) => Some(known.view.terms),
             Knowledge::Nothing | Knowledge::Missing | Knowledge::Fenced(_) => None,
         }
     }
