@@ -164,8 +164,7 @@ impl Sale {
     /// # Errors
     /// The outcome of a purchase that was refused.
     pub fn enter(&self, rules: &Rules, ask: &Ask<'_>) -> Result<Queued, Outcome> {
-        self.try_enter(rules, ask, Instant::now())
-            .map_err(|refusal| self.record(Outcome::Refused(refusal)))
+        self.try_enter(rules, ask, Instant::now()).map_err(|refusal| self.record(Outcome::Refused(refusal)))
     }
 
     /// What became of a purchase in the queue.
