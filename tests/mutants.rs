@@ -4,16 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::harness::files_below;
+
 fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
 fn files_of(folder: &Path, ending: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries
-        .flat_map(|path| if path.is_dir() { files_of(&path, ending) } else { vec![path] })
-        .filter(|path| path.extension().is_some_and(|found| found == ending))
-        .collect()
+    files_below(folder).into_iter().filter(|path| path.extension().is_some_and(|found| found == ending)).collect()
 }
 
 #[test]

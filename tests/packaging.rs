@@ -1,12 +1,12 @@
 //! What is installed, and what supervisors ask: `make install`, units, manual pages, completions, and health checks.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::json;
 
 use crate::harness::process::{Process, binary, free_address};
-use crate::harness::{Edge, OrderService, Redis, eventually};
+use crate::harness::{Edge, OrderService, Redis, eventually, files_below};
 
 fn run(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Output {
     Command::new(program).args(arguments).stdin(Stdio::null()).output().unwrap()
@@ -35,11 +35,6 @@ fn make(target: &str, destdir: &Path) {
     command.args(["--directory", env!("CARGO_MANIFEST_DIR"), target, "PREFIX=/usr"]);
     command.arg(format!("DESTDIR={}", destdir.display())).arg(format!("BINARIES={}", binaries.display()));
     printed(command.stdin(Stdio::null()).output().unwrap());
-}
-
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 
 #[test]

@@ -87,7 +87,8 @@ impl Writer {
             let must_look = desk.must_reopen || desk.is_closed;
             let is_wanted = must_look || desk.asked > desk.answered || !desk.full.is_empty();
             let is_stirred = self.shared.is_stirred.load(Ordering::Relaxed);
-            if if has_trouble { must_look || left.is_zero() } else { is_wanted || is_stirred } {
+            let is_time = if has_trouble { must_look || left.is_zero() } else { is_wanted || is_stirred };
+            if is_time {
                 return Wishes {
                     must_reopen: std::mem::take(&mut desk.must_reopen),
                     asked: desk.asked,

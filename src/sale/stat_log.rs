@@ -1,6 +1,6 @@
 //! The article's log line per purchase, `result:1,localSales:7`, written in the background.
 //!
-//! A purchase never waits for a disk; see [`LogFile`]. Lines of different threads may change places by a fifth of a second.
+//! A purchase never waits for a disk; see [`LogFile`]. Lines of different threads may change places within an instant.
 
 use std::io::{self, Write};
 use std::path::Path;

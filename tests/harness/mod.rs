@@ -60,3 +60,9 @@ pub fn within<T>(time: Duration, what: &str, mut look: impl FnMut() -> Option<T>
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// All files in a folder and in those below it.
+pub fn files_below(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
