@@ -103,10 +103,10 @@ bench: bench-tools ## measures the edge beside its peers, in about ten minutes; 
 	@$(BUILT)/bench/release/suite bench --bench bench --product '$(BUILT)/release' \
 		--rounds '$(ROUNDS)' --seconds '$(SECONDS)' $(if $(ROW),--row '$(ROW)')
 
-bench-designs: bench-tools ## measures three designs of selling side by side, in about five minutes; writes docs/designs.md
+bench-designs: bench-tools ## measures three designs of selling side by side, in about five minutes; writes docs/internals/designs.md
 	@scripts/need cmake redis-server postgresql
 	cargo build --release --workspace
-	@$(BUILT)/bench/release/suite designs --bench bench --product '$(BUILT)/release' --docs docs \
+	@$(BUILT)/bench/release/suite designs --bench bench --product '$(BUILT)/release' --docs docs/internals \
 		--rounds '$(DESIGN_ROUNDS)' --tickets '$(TICKETS)'
 
 profile: bench-tools ## leaves a flame graph of the edge under one workload: ROW=a

@@ -1,5 +1,5 @@
 //! Admission tokens: whoever buys has to bring one that the shop made for this sale, for a time, and perhaps for this buyer
-//! alone. Docs: docs/admission.md.
+//! alone. Docs: docs/integrating/admission.md.
 //!
 //! A token is `v1.WHOM.FROM.UNTIL.MAC`. WHOM is `any` or `own`, FROM and UNTIL are seconds since 1970, and MAC is 64
 //! hexadecimal digits: HMAC-SHA256 (RFC 2104) of everything in front of its dot, a line's end and the sale's id, and for
@@ -150,7 +150,7 @@ mod tests {
     }
 
     /// Made with `printf 'v1.own.1764590400.1764594000\nticket\nann' | openssl dgst -sha256 -hmac SECRET`, as in
-    /// docs/admission.md.
+    /// docs/integrating/admission.md.
     #[test]
     fn it_is_what_openssl_makes() {
         assert_eq!(

@@ -67,7 +67,7 @@ enum Command {
         #[command(subcommand)]
         step: Step,
     },
-    /// Make admission tokens for a sale, and look at them (docs/admission.md).
+    /// Make admission tokens for a sale, and look at them (docs/integrating/admission.md).
     Admission {
         #[command(subcommand)]
         step: Admission,

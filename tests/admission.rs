@@ -1,4 +1,4 @@
-//! Whoever buys brings a token that the shop made: with openssl here, as docs/admission.md says, and with our own command.
+//! Whoever buys brings a token that the shop made: with openssl here, as docs/integrating/admission.md says, and with our own command.
 
 use std::process::{Command, Output};
 

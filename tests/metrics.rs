@@ -80,9 +80,9 @@ fn told(exposition: &str) -> Metrics {
     metrics
 }
 
-/// The rows of the tables of docs/metrics.md.
+/// The rows of the tables of docs/reference/metrics.md.
 fn documented() -> Metrics {
-    let text = fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    let text = fs::read_to_string(root().join("docs/reference/metrics.md")).unwrap();
     let rows = text.lines().filter(|line| line.starts_with("| `"));
     rows.map(|row| {
         let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
@@ -97,10 +97,13 @@ fn documented() -> Metrics {
 fn the_document_lists_exactly_what_an_edge_tells() {
     let stand = Stand::start();
     assert_eq!(documented(), told(&stand.exposition()));
-    let outcomes = fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    let outcomes = fs::read_to_string(root().join("docs/reference/metrics.md")).unwrap();
     for line in stand.exposition().lines().filter(|line| line.starts_with("spikegate_purchases_total{")) {
         let outcome = line.split("outcome=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
-        assert!(outcomes.contains(&format!("`{outcome}`")), "the outcome {outcome} is not in docs/metrics.md");
+        assert!(
+            outcomes.contains(&format!("`{outcome}`")),
+            "the outcome {outcome} is not in docs/reference/metrics.md"
+        );
     }
 }
 

@@ -2,7 +2,7 @@
 //! delays, clocks jump, disks are full. Nothing may be oversold, undersold or lost.
 //!
 //! Every story is a schedule of faults drawn from a seed. `make torture` runs them for longer and with other seeds;
-//! docs/torture.md says what is injected and what is checked.
+//! docs/internals/torture.md says what is injected and what is checked.
 
 mod buyers;
 mod by_hand;

@@ -27,7 +27,7 @@ pub enum KnownError {
     Failed(String),
 }
 
-/// See `docs/webhook.md`.
+/// See `docs/integrating/webhook.md`.
 #[derive(Deserialize)]
 struct Page {
     seq: u64,

@@ -42,7 +42,7 @@ const QUESTION_MAX: usize = 4 * 1024;
 /// The most orders that an edge is told of at a time.
 const PAGE_MAX: u32 = 1_000;
 
-/// What an edge asks; see `docs/webhook.md`.
+/// What an edge asks; see `docs/integrating/webhook.md`.
 #[derive(Deserialize)]
 struct Question {
     sale: String,

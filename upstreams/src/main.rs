@@ -46,7 +46,7 @@ struct Arguments {
     /// Who takes the money: demo, demo:approve, demo:decline, demo:slow=2s or demo:twice.
     #[arg(long, default_value = "demo", value_name = "PROVIDER", requires = "database")]
     payment: Demo,
-    /// Also the two designs that Spikegate is compared with (docs/designs.md), at /designs/. For measuring only; needs
+    /// Also the two designs that Spikegate is compared with (docs/internals/designs.md), at /designs/. For measuring only; needs
     /// PostgreSQL.
     #[arg(long, requires = "database")]
     designs: bool,

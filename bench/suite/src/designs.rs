@@ -1,4 +1,4 @@
-//! The three designs of selling, side by side: order-then-deduct, pay-then-deduct and pre-deduct (docs/designs.md).
+//! The three designs of selling, side by side: order-then-deduct, pay-then-deduct and pre-deduct (docs/internals/designs.md).
 
 use std::fmt::Write;
 use std::fs;
@@ -24,7 +24,7 @@ mod turn;
 const POPULATION: usize = 2_000;
 const HOLDS: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(60)];
 
-/// Between these lines docs/designs.md is written anew.
+/// Between these lines docs/internals/designs.md is written anew.
 const BEGIN: &str = "<!-- `make bench-designs` writes from here -->\n";
 const END: &str = "<!-- to here -->\n";
 

@@ -2,7 +2,7 @@
 //!
 //!     suite bench   --bench bench --product target/release [--row a] [--rounds 5] [--seconds 4]
 //!     suite profile --bench bench --product target/release --row a [--seconds 4]
-//!     suite designs --bench bench --product target/release --docs docs [--rounds 5] [--tickets 10000]
+//!     suite designs --bench bench --product target/release --docs docs/internals [--rounds 5] [--tickets 10000]
 //!
 //! `make bench`, `make profile` and `make bench-designs` build what is needed and call it. Without `--row`, `bench` runs
 //! every workload and writes RESULTS.md.
@@ -78,7 +78,7 @@ fn wish(mut arguments: impl Iterator<Item = String>) -> Result<Wish, String> {
     let tools = env::current_exe().ok().and_then(|path| Some(path.parent()?.to_path_buf())).unwrap_or_default();
     let places = Places { bench: PathBuf::from("bench"), product: PathBuf::from("target/release"), tools };
     let command = arguments.next().unwrap_or_default();
-    let docs = PathBuf::from("docs");
+    let docs = PathBuf::from("docs/internals");
     let mut wish = Wish { command, places, row: None, rounds: 5, seconds: 4, tickets: 10_000, docs };
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;

@@ -1,7 +1,7 @@
-//! docs/configuration.md says what the reader does, docs/spikegate.schema.json says what docs/configuration.md does, and every
+//! docs/reference/configuration.md says what the reader does, docs/reference/spikegate.schema.json says what docs/reference/configuration.md does, and every
 //! example in a document can be used as it stands.
 //!
-//! Whoever adds a key to the reader adds a row to a table of docs/configuration.md and the key to an example there, and runs
+//! Whoever adds a key to the reader adds a row to a table of docs/reference/configuration.md and the key to an example there, and runs
 //! these tests: they write the schema, and say what else is missing where.
 
 pub(in crate::config) mod asked;
@@ -24,7 +24,7 @@ use example::{Example, Step, path, places, with};
 use site::Site;
 use table::{Default, Setting};
 
-const REFERENCE: &str = include_str!("../../../docs/configuration.md");
+const REFERENCE: &str = include_str!("../../../docs/reference/configuration.md");
 
 static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| table::settings(REFERENCE));
 static EXAMPLES: LazyLock<Vec<Example>> =
@@ -38,7 +38,10 @@ pub(super) fn schema_takes(yaml: &str) {
     let mut file: Value = serde_yaml::from_str(yaml).expect("the reader has read it");
     file.apply_merge().expect("the reader has read it");
     let faults = faults(&file).join("\n");
-    assert!(faults.is_empty(), "the schema, made of docs/configuration.md, refuses what the reader takes:\n{faults}");
+    assert!(
+        faults.is_empty(),
+        "the schema, made of docs/reference/configuration.md, refuses what the reader takes:\n{faults}"
+    );
 }
 
 /// What the schema finds wrong.
@@ -94,10 +97,12 @@ fn the_reference_has_every_key_that_the_reader_asks_for_and_no_other() {
         *rows.entry(&setting.key).or_default() += 1;
         let written = &setting.written;
         if !asked.contains(&setting.key) {
-            found.push(format!("docs/configuration.md has a row `{written}`, which the reader never asks for"));
+            found.push(format!(
+                "docs/reference/configuration.md has a row `{written}`, which the reader never asks for"
+            ));
         }
         if !EXAMPLES.iter().any(|example| !places(&example.settings, &setting.key).is_empty()) {
-            found.push(format!("docs/configuration.md shows no example with `{written}`"));
+            found.push(format!("docs/reference/configuration.md shows no example with `{written}`"));
         }
         let name = setting.key.trim_end_matches(".*").rsplit('.').next().unwrap_or_default();
         if !SHIPPED.contains(&format!("{name}:")) {
@@ -106,13 +111,13 @@ fn the_reference_has_every_key_that_the_reader_asks_for_and_no_other() {
     }
     for key in asked.iter().filter(|key| !rows.contains_key(key.as_str())) {
         found.push(format!(
-            "docs/configuration.md lacks a row `{key}` (with NAME or ID for *), which the reader asks for"
+            "docs/reference/configuration.md lacks a row `{key}` (with NAME or ID for *), which the reader asks for"
         ));
     }
     found.extend(
         rows.iter()
             .filter(|(_, rows)| **rows > 1)
-            .map(|(key, _)| format!("docs/configuration.md has more than one row for `{key}`")),
+            .map(|(key, _)| format!("docs/reference/configuration.md has more than one row for `{key}`")),
     );
     nothing_is_wrong(&found);
 }
@@ -141,13 +146,13 @@ fn what_is_left_out_is_what_the_reference_says() {
         match &setting.default {
             Default::Needed if faults_at(&left_out, &path(way)).is_empty() => {
                 vec![format!(
-                    "docs/configuration.md says that `{written}` is needed; the reader does without ({})",
+                    "docs/reference/configuration.md says that `{written}` is needed; the reader does without ({})",
                     example.place
                 )]
             }
             Default::Words if !faults_at(&left_out, &path(way)).is_empty() => {
                 vec![format!(
-                    "docs/configuration.md says that `{written}` may be left out; the reader needs it in {}",
+                    "docs/reference/configuration.md says that `{written}` may be left out; the reader needs it in {}",
                     example.place
                 )]
             }
@@ -158,7 +163,7 @@ fn what_is_left_out_is_what_the_reference_says() {
                 }
                 let value = serde_yaml::to_string(value).unwrap_or_default();
                 vec![format!(
-                    "docs/configuration.md says that `{written}` is `{}` by default; left out of {} it is something else",
+                    "docs/reference/configuration.md says that `{written}` is `{}` by default; left out of {} it is something else",
                     value.trim(),
                     example.place
                 )]
@@ -179,7 +184,10 @@ fn ranges_and_words_are_those_of_the_reader() {
         };
         let mut found = Vec::new();
         let mut differs = |said: &str| {
-            found.push(format!("docs/configuration.md, `{}`: the reader says that it {said}", setting.written));
+            found.push(format!(
+                "docs/reference/configuration.md, `{}`: the reader says that it {said}",
+                setting.written
+            ));
         };
         if let Some((wrong, range)) = setting.shape.range() {
             let said = says(wrong);
@@ -209,13 +217,16 @@ fn ranges_and_words_are_those_of_the_reader() {
 
 #[test]
 fn the_schema_is_that_of_the_reference() {
-    let file: PathBuf = example::root().join("docs/spikegate.schema.json");
+    let file: PathBuf = example::root().join("docs/reference/spikegate.schema.json");
     let schema = serde_json::to_string_pretty(&schema::of(&SETTINGS)).expect("JSON") + "\n";
     let is_the_same = std::fs::read_to_string(&file).is_ok_and(|written| written == schema);
     if !is_the_same {
-        std::fs::write(&file, &schema).expect("docs/spikegate.schema.json is written");
+        std::fs::write(&file, &schema).expect("docs/reference/spikegate.schema.json is written");
     }
-    assert!(is_the_same, "docs/spikegate.schema.json was not that of docs/configuration.md, and has been written anew");
+    assert!(
+        is_the_same,
+        "docs/reference/spikegate.schema.json was not that of docs/reference/configuration.md, and has been written anew"
+    );
 }
 
 #[test]
@@ -309,5 +320,5 @@ fn the_schema_takes_what_is_shipped() {
     }
     schema_takes(&uncomment(SHIPPED, "#"));
     schema_takes(&uncomment(SHIPPED, "##"));
-    assert!(SHIPPED.starts_with("# yaml-language-server: $schema=../docs/spikegate.schema.json\n"));
+    assert!(SHIPPED.starts_with("# yaml-language-server: $schema=../docs/reference/spikegate.schema.json\n"));
 }

@@ -26,11 +26,18 @@ pub(super) fn root() -> PathBuf {
 
 /// Every example of every document; `is_setting` says what the first word of one may be.
 pub(super) fn all(is_setting: impl Fn(&str) -> bool) -> Vec<Example> {
-    let mut documents: Vec<PathBuf> = std::fs::read_dir(root().join("docs"))
-        .expect("the folder of documents")
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
-        .collect();
+    let mut documents = Vec::new();
+    let mut folders = vec![root().join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder of documents") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                documents.push(path);
+            }
+        }
+    }
     documents.push(root().join("README.md"));
     documents.sort();
     documents.iter().flat_map(|document| of_document(document, &is_setting)).collect()

@@ -1,4 +1,4 @@
-//! docs/spikegate.schema.json, made of the tables of docs/configuration.md.
+//! docs/reference/spikegate.schema.json, made of the tables of docs/reference/configuration.md.
 
 use serde_json::{Map, Value, json};
 
@@ -81,7 +81,10 @@ fn group(settings: &[Setting], path: &str, size: Size) -> Value {
     let own = || own().filter(|(name, _)| !name.contains(['.', '*', '[']));
     let properties: Map<String, Value> =
         own().map(|(name, setting)| (name.to_owned(), property(settings, setting))).collect();
-    assert!(!properties.is_empty(), "docs/configuration.md has a group `{path}`, but no row of what is in it");
+    assert!(
+        !properties.is_empty(),
+        "docs/reference/configuration.md has a group `{path}`, but no row of what is in it"
+    );
     let needed: Vec<&str> =
         own().filter(|(_, setting)| matches!(setting.default, Default::Needed)).map(|(name, _)| name).collect();
     let is_needed = |setting: &Setting| matches!(setting.default, Default::Needed | Default::NeededAtTimes);

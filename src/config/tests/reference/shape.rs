@@ -1,4 +1,4 @@
-//! What a value may be, in the words of docs/configuration.md and in those of JSON Schema.
+//! What a value may be, in the words of docs/reference/configuration.md and in those of JSON Schema.
 
 use serde_json::json;
 use serde_yaml::Value;

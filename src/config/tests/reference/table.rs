@@ -1,4 +1,4 @@
-//! The tables of docs/configuration.md.
+//! The tables of docs/reference/configuration.md.
 
 use serde_yaml::Value;
 
@@ -42,7 +42,7 @@ pub(super) fn settings(document: &str) -> Vec<Setting> {
             in_table = true;
         } else if in_table && !cells[0].starts_with("---") {
             let [written, shape, default, meaning] = cells[..] else {
-                panic!("this row of docs/configuration.md has not four cells: {line}");
+                panic!("this row of docs/reference/configuration.md has not four cells: {line}");
             };
             settings.push(setting(written, shape, default, meaning));
         }
@@ -62,7 +62,7 @@ fn setting(written: &str, shape: &str, default: &str, meaning: &str) -> Setting 
     let key = key.join(".");
     match (Shape::parse(shape), default_value(default)) {
         (Ok(shape), Ok(default)) => Setting { written, key, shape, default, meaning: meaning.to_owned() },
-        (Err(fault), _) | (_, Err(fault)) => panic!("docs/configuration.md, `{written}`: {fault}"),
+        (Err(fault), _) | (_, Err(fault)) => panic!("docs/reference/configuration.md, `{written}`: {fault}"),
     }
 }
 
