@@ -15,6 +15,7 @@ mod logs;
 mod node;
 mod read;
 mod redis;
+pub mod reload;
 mod sale;
 #[cfg(test)]
 mod tests;
@@ -38,7 +39,7 @@ pub use sale::Sale;
 pub use tracing::Tracing;
 pub use upstream::{Balance, HashKey, HealthCheck, HostHeader, Probe, Resolve, Server, Upstream, UpstreamTimeouts};
 
-use crate::client::{Access, AddressHeader, Networks};
+use crate::http::client::{Access, AddressHeader, Networks};
 
 /// Everything that one edge was told, checked.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,6 +5,7 @@
 pub mod client;
 mod delivery;
 mod errands;
+pub mod logs;
 mod orders;
 mod reconcile;
 
@@ -24,17 +25,17 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 pub use self::errands::Errand;
-use crate::answer::Answer;
+use crate::control::logs::Logs;
 use crate::delivery::Delivery;
+use crate::http::answer::Answer;
 use crate::ledger::reconcile::Bookkeeper;
 use crate::ledger::{LedgerError, SaleState, TOTAL_MAX, View};
 use crate::limits::Limits;
-use crate::logs::Logs;
-use crate::rules::Current;
+use crate::observe::telemetry::{Codes, Exposition};
+use crate::observe::trace;
+use crate::sale::shop::Shop;
 use crate::sale::{Sale, reply};
-use crate::shop::Shop;
-use crate::telemetry::{Codes, Exposition};
-use crate::trace;
+use crate::traffic::rules::Current;
 
 /// The longest id of a stock change.
 const CHANGE_ID_MAX: usize = 128;

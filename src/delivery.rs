@@ -32,8 +32,8 @@ pub use self::signature::sign;
 use self::worker::Worker;
 use crate::ledger::reconcile::{Bookkeeper, Witness};
 use crate::ledger::{Claim, DeliveryStatus, LedgerError, Outbox, Progress, Record};
+use crate::observe::telemetry::Counter;
 use crate::sale::Sale;
-use crate::telemetry::Counter;
 
 /// What a lease has beyond the time of the POST under way, for the ledger's answers.
 const LEASE_SPARE: Duration = Duration::from_secs(1);

@@ -4,10 +4,10 @@
 //! check. No product is built with the feature `fuzzing`.
 
 pub use crate::config::fuzz::check as config;
-pub use crate::front::head::fuzz::check as head;
-pub use crate::ledger::embedded::journal::fuzz::check as journal;
-pub use crate::ledger::redis::reply::fuzz::check as reply;
 pub use crate::sale::request::fuzz::check as request;
+pub use crate::stores::embedded::journal::fuzz::check as journal;
+pub use crate::stores::redis::reply::fuzz::check as reply;
+pub use crate::traffic::front::head::fuzz::check as head;
 
 #[cfg(test)]
 mod tests {

@@ -1,16 +1,14 @@
 //! The ledger: the one place that sells. For every sale and at every instant, total = available + held + paid.
 //!
-//! Two stores keep it, [`redis`] for any number of edges and [`embedded`] for one. What they decide is written down once,
+//! Two stores keep it ([`crate::stores`]), Redis for any number of edges and an embedded one for one. What they decide is written down once,
 //! as a state machine without I/O, in [`model`]; the embedded ledger runs that very machine, and the Redis scripts are
 //! tested against it, step by step.
 
-pub mod embedded;
 mod log;
 pub mod model;
 mod order;
 mod outbox;
 pub mod reconcile;
-pub mod redis;
 
 use std::fmt;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 //! Asked at the front door for every connection, and for every request wherever it is answered. What is not limited costs
 //! nothing; what is shares no lock between requests ([`rate`]), and one of a few between connections ([`connections`]).
 //!
-//! An address is the client's as [`crate::client`] found it; connections are counted by their other end, or by what that one
+//! An address is the client's as [`crate::http::client`] found it; connections are counted by their other end, or by what that one
 //! says in a PROXY header, where it is believed. IPv6 clients have whole networks to choose from, so all of a /64 count as one.
 
 mod at_once;
@@ -24,7 +24,7 @@ pub use quota::{Quota, Taken};
 use rate::Rate;
 
 use crate::config;
-use crate::telemetry::Counter;
+use crate::observe::telemetry::Counter;
 
 /// The limits of an edge, and what was refused by them.
 #[derive(Debug)]

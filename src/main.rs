@@ -12,14 +12,14 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use spikegate::admission::{Keys, Pass};
+use spikegate::auth::admission::{Keys, Pass};
 use spikegate::config::{Config, Errors, Store};
 use spikegate::control::client::{self, Wish};
 use spikegate::delivery::Secret;
-use spikegate::error_log;
 use spikegate::ledger::OrderId;
+use spikegate::observe::error_log;
 use spikegate::server;
-use spikegate::tls;
+use spikegate::traffic::tls;
 
 /// The exit code of a reconciliation that found more than it put right.
 const DIFFERENCES_LEFT: u8 = 3;

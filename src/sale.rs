@@ -11,6 +11,7 @@ mod outcome;
 pub mod reply;
 pub mod request;
 pub mod rules;
+pub mod shop;
 pub mod stat_log;
 pub mod sync;
 
@@ -30,8 +31,8 @@ use self::stat_log::StatLog;
 use crate::config::{self, BuyerSource};
 use crate::ledger::{Identity, Ledger, LedgerError, OrderId, Purchase, Terms, View};
 use crate::limits::Taken;
-use crate::telemetry::SaleMetrics;
-use crate::trace;
+use crate::observe::telemetry::SaleMetrics;
+use crate::observe::trace;
 
 /// A purchase in the queue; it is decided, whether its outcome is waited for or not.
 pub struct Queued {

@@ -34,17 +34,17 @@ use self::sockets::Sockets;
 use self::upgrade::{Predecessor, Successor, Turn};
 use self::works::{Opened, deliver, open_shop, poster, secret_of};
 use crate::config::Config;
+use crate::config::reload::Report;
+use crate::control::logs::{self, Logs};
 use crate::control::{self, Control, Errand};
 use crate::delivery::{Poster, SecretError};
-use crate::entrance::Entrance;
 use crate::ledger::LedgerError;
-use crate::ledger::embedded::EmbeddedLedger;
 use crate::limits::Limits;
-use crate::logs::{self, Logs};
-use crate::reload::Report;
-use crate::rules::{BuildError, Rules};
-use crate::telemetry::{Codes, process};
-use crate::trace;
+use crate::observe::telemetry::{Codes, process};
+use crate::observe::trace;
+use crate::stores::embedded::EmbeddedLedger;
+use crate::traffic::entrance::Entrance;
+use crate::traffic::rules::{BuildError, Rules};
 use crate::upstream::Upstream;
 
 /// How long background work may take to end after it was told to.

@@ -23,7 +23,7 @@ use rand::Rng;
 use tokio::sync::{Notify, watch};
 
 use crate::config::{self, Balance, HashKey};
-use crate::telemetry::{Buckets, GroupMetrics};
+use crate::observe::telemetry::{Buckets, GroupMetrics};
 use backend::Backend;
 pub use backend::{Counts, Pick};
 use health::Health;

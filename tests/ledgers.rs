@@ -9,14 +9,14 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use spikegate::ledger::embedded::EmbeddedLedger;
 use spikegate::ledger::model::{Holdings, SaleModel};
-use spikegate::ledger::redis::RedisLedger;
 use spikegate::ledger::{
     BATCH_MAX, Cancelled, Change, Confirmed, Decision, Ledger, LedgerError, LogEntry, Order, OrderId, OrderState,
     PaymentId, Purchase, RefundReason, ReleaseReason, SWEEP_MAX, SYNC_LINES_MAX, SaleState, SyncAsk, TOTAL_MAX, Terms,
     View,
 };
+use spikegate::stores::embedded::EmbeddedLedger;
+use spikegate::stores::redis::RedisLedger;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 

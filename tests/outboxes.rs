@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use spikegate::ledger::embedded::EmbeddedLedger;
-use spikegate::ledger::redis::RedisLedger;
 use spikegate::ledger::{
     Change, Claim, EventId, Ledger, LedgerError, LogEntry, OrderId, Outbox, Purchase, Record, Recorded, Refused,
     SET_ASIDE_MAX, SaleState, Taken, Terms,
 };
+use spikegate::stores::embedded::EmbeddedLedger;
+use spikegate::stores::redis::RedisLedger;
 use tempfile::TempDir;
 
 use crate::harness::redis::Redis;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Value, json};
-use spikegate::jwt::{Algorithm, Fault, Key, Rules, Verifier};
+use spikegate::auth::jwt::{Algorithm, Fault, Key, Rules, Verifier};
 
 use crate::harness::client::everything;
 use crate::harness::purchase::{Outcome, buy, purchase, purchase_with_key};

@@ -225,7 +225,7 @@ fn page_file(node: &Node<'_>) -> Option<(&'static str, Bytes)> {
     let path = file_path(node)?;
     let content_type = match path.extension().and_then(|extension| extension.to_str()) {
         Some("html" | "htm") => "text/html; charset=utf-8",
-        Some("json") => crate::answer::JSON,
+        Some("json") => crate::http::answer::JSON,
         Some("txt") => "text/plain; charset=utf-8",
         _ => return node.refuse("must be a file that ends with .html, .htm, .json or .txt"),
     };

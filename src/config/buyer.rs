@@ -7,9 +7,9 @@ use http::HeaderName;
 
 use super::node::{Fields, Node};
 use super::value::{MINUTE, SECOND, duration, file_path, text, word};
-use crate::admission;
+use crate::auth::admission;
+use crate::auth::jwt::{self, Algorithm, Key, KeyError, Rules};
 use crate::delivery::Secret;
-use crate::jwt::{self, Algorithm, Key, KeyError, Rules};
 
 /// Where the buyer's id comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use serde_yaml::Value;
 
 use super::node::{Fields, Node};
 use super::value::{file_path, flag, listen_address, number, text, word};
-use crate::tls::Certificate;
+use crate::traffic::tls::Certificate;
 
 /// One public address, and what is spoken there.
 #[derive(Debug, Clone, PartialEq)]

@@ -9,7 +9,7 @@ use log::LevelFilter;
 use super::answers::header_name;
 use super::node::{Fields, Node};
 use super::value::{file_path, share, text, word};
-use crate::access_log::Field;
+use crate::observe::access_log::Field;
 
 /// What is written down of requests.
 #[derive(Debug, Clone, PartialEq)]

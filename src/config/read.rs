@@ -18,7 +18,7 @@ use super::{
     ClientTimeouts, Config, Control, Ledger, Limits, MAX_BODY, Quota, Route, Store, Target, answers, check, delivery,
     listen, logs, redis, sale, tracing, upstream,
 };
-use crate::client::{Access, AddressHeader, Network, NetworkError, Networks};
+use crate::http::client::{Access, AddressHeader, Network, NetworkError, Networks};
 
 const WORKER_THREADS_MAX: usize = 1024;
 

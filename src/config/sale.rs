@@ -8,7 +8,7 @@ use super::node::Node;
 use super::read::quota;
 use super::value::{DAY, MILLISECOND, MINUTE, SECOND, duration, file_path, flag, is_url_path, number, text, time_ms};
 use super::{BuyerSource, Quota};
-use crate::admission;
+use crate::auth::admission;
 use crate::ledger::TOTAL_MAX;
 
 /// One thing on sale.

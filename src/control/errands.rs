@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Shared, json_response, problem, response};
-use crate::answer::Answer;
-use crate::reload::Report;
+use crate::config::reload::Report;
+use crate::http::answer::Answer;
 
 /// What is done in between requests, one after the other. Whoever asked is told what became of it.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Control, Shared, bad_body, json_response, response, told, unknown};
-use crate::answer::Answer;
+use crate::http::answer::Answer;
 use crate::ledger::{Cancelled, Confirmed, LedgerError, Order, OrderId, PaymentId, RefundReason};
 use crate::sale::{Sale, reply};
 

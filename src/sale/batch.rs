@@ -16,7 +16,7 @@ use tokio::time::{sleep_until, timeout_at};
 use super::gate::{Verdict, Visitor};
 use super::{Outcome, Refusal, Sale};
 use crate::ledger::{BATCH_MAX, Decision, LedgerError, Purchase, Reserved};
-use crate::trace;
+use crate::observe::trace;
 
 /// Pause before a batch whose outcome is unknown is asked again; doubled each time up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE: Duration = Duration::from_millis(5);

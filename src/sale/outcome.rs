@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::auth::{admission, jwt};
 use crate::ledger::{Order, OrderId};
-use crate::{admission, jwt};
 
 /// Why a purchase was not made. Every one of these is certain of its own request; an earlier one with the same key may
 /// have made an order.

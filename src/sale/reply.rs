@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use super::request::{BODY_MAX, Dialect, Rejection};
 use super::{Outcome, Refusal, Sale};
-use crate::admission::Denied;
-use crate::answer::{Answer, Meaning};
+use crate::auth::admission::Denied;
+use crate::http::answer::{Answer, Meaning};
 use crate::ledger::{LedgerError, Order, OrderId, OrderState, SaleState};
-use crate::telemetry::SaleMetrics;
+use crate::observe::telemetry::SaleMetrics;
 
 /// When to ask again after a fault that may pass at any moment.
 const RETRY_SOON_S: u64 = 1;

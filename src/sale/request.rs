@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use opentelemetry::trace::SpanContext;
 
-use crate::admission;
+use crate::auth::admission;
 use crate::config::{self, BuyerSource, TokenPlace};
 use crate::ledger::QUANTITY_MAX;
 

@@ -4,8 +4,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use super::Refusal;
+use crate::auth::jwt::Verifier;
 use crate::config::{self, BuyerSource};
-use crate::jwt::Verifier;
 use crate::ledger::Terms;
 use crate::limits::{Quota, Taken};
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::config::LogPlace;
-use crate::log_file::LogFile;
+use crate::observe::log_file::LogFile;
 
 /// The writing end.
 pub struct StatLog {

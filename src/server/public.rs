@@ -12,11 +12,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::entrance::Entrance;
-use crate::front::{Front, Listener};
-use crate::proxy::{MAX_TRIES, Proxy};
-use crate::rules::Current;
-use crate::shop::Shop;
+use crate::sale::shop::Shop;
+use crate::traffic::entrance::Entrance;
+use crate::traffic::front::{Front, Listener};
+use crate::traffic::proxy::{MAX_TRIES, Proxy};
+use crate::traffic::rules::Current;
 
 /// Idle connections to backends that are kept, all groups together. More than the requests usually under way at once,
 /// since each one beyond is opened and closed for a single request.

@@ -6,11 +6,11 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use crate::config::reload::{Report, is_the_same_group, plan};
 use crate::config::{self, Config};
 use crate::limits::{self, Limits};
-use crate::reload::{Report, is_the_same_group, plan};
-use crate::rules::{Current, Rules};
-use crate::shop::Shop;
+use crate::sale::shop::Shop;
+use crate::traffic::rules::{Current, Rules};
 use crate::upstream::Upstream;
 
 /// Reads the configuration as it is now, or says everything that is wrong with it.

@@ -9,14 +9,14 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::StartError;
 use crate::config::{self, Config, Store};
 use crate::delivery::{Delivery, KnownError, Poster, Secret};
-use crate::error_log;
-use crate::ledger::embedded::EmbeddedLedger;
 use crate::ledger::reconcile::Bookkeeper;
-use crate::ledger::redis::RedisLedger;
 use crate::ledger::{Ledger, LedgerError, Outbox};
+use crate::observe::error_log;
+use crate::sale::shop::Shop;
 use crate::sale::stat_log::StatLog;
 use crate::sale::{Sale, Shared, batch, sync};
-use crate::shop::Shop;
+use crate::stores::embedded::EmbeddedLedger;
+use crate::stores::redis::RedisLedger;
 use crate::upstream::Upstream;
 
 /// How often an edge that starts asks the order service once more what the ledger may have lost, if there was no answer, and

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::rendezvous;
-use crate::telemetry::{Buckets, Waits};
+use crate::observe::telemetry::{Buckets, Waits};
 
 /// One address of a group, for as long as the group has it, whatever the settings say of it meanwhile.
 ///

@@ -1,0 +1,4 @@
+//! Who may do what: shared secrets, tokens of buyers, admission tokens and certificates.
+
+pub mod admission;
+pub mod jwt;

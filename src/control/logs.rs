@@ -1,0 +1,81 @@
+//! All logs of an edge: opened at the start, opened again when they were moved away, and brought to the disk at the end.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{self, LogPlace};
+use crate::observe::access_log::{self, AccessLog};
+use crate::observe::error_log;
+use crate::sale::shop::Shop;
+use crate::server::StartError;
+
+/// The access log, the stat logs of the sales, and the error log of the process.
+#[derive(Clone)]
+pub struct Logs {
+    access_log: Option<Arc<AccessLog>>,
+    shop: Arc<Shop>,
+}
+
+/// What became of lines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Of the access log; nothing if there is none.
+    pub access_log: access_log::Counts,
+    /// Lines of the error log that were only counted, since there were too many like them within a second.
+    pub held_back: u64,
+    /// Lines of the error log that the disk did not take.
+    pub dropped: u64,
+}
+
+/// From now on the edge says of itself what it has to say where the settings want it.
+///
+/// # Errors
+/// If that file cannot be opened.
+pub fn begin(settings: &config::ErrorLog) -> Result<(), StartError> {
+    error_log::settle(settings).map_err(|source| refused(error_log::SETTING, &settings.place, source))
+}
+
+/// Opens the access log.
+///
+/// # Errors
+/// If its file cannot be opened.
+pub fn open(settings: &config::AccessLog) -> Result<Arc<AccessLog>, StartError> {
+    let opened = AccessLog::open(settings).map(Arc::new);
+    opened.map_err(|source| refused(access_log::SETTING, &settings.place, source))
+}
+
+fn refused(setting: &'static str, place: &LogPlace, source: io::Error) -> StartError {
+    StartError::Log { setting, path: place.to_string(), source }
+}
+
+impl Logs {
+    /// All logs of an edge with this access log, and this shop, whose sales have logs of their own.
+    #[must_use]
+    pub fn new(access_log: Option<Arc<AccessLog>>, shop: Arc<Shop>) -> Self {
+        Self { access_log, shop }
+    }
+
+    /// Has all files opened again under their names: what they were before was moved away.
+    pub fn reopen(&self) {
+        self.access_log.iter().for_each(|log| log.reopen());
+        self.shop.sales().iter().for_each(|sale| sale.reopen_stat_log());
+        error_log::reopen();
+        log::info!("logs opened again");
+    }
+
+    /// Brings all lines to their files, for an edge that ends; each within `patience`.
+    pub fn flush(&self, patience: Duration) {
+        self.shop.sales().iter().for_each(|sale| sale.flush_stat_log(patience));
+        self.access_log.iter().for_each(|log| log.flush(patience));
+        error_log::flush(patience);
+    }
+
+    /// What became of lines so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let (held_back, dropped) = error_log::lost();
+        let access_log = self.access_log.as_deref().map(AccessLog::counts).unwrap_or_default();
+        Counts { access_log, held_back, dropped }
+    }
+}

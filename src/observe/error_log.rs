@@ -1,0 +1,181 @@
+//! What the edge says of itself: a line for what somebody has to see to, with its cause and its place, and never a flood of them.
+//!
+//! Lines come through the facade `log`, Pingora's among them. Until the settings are read they go to standard error, and then to where
+//! `error_log` says: standard error is written at once, a file by a thread of its own, so that no request waits for a disk. Of one
+//! place in the source at most ten lines a second are written ([`flood`]); how many more there were is told.
+
+mod flood;
+
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, Thread};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use env_logger::{Builder, Logger, Target};
+use log::{LevelFilter, Log, Metadata, Record};
+
+use crate::config::{self, LogPlace};
+use crate::observe::log_file::LogFile;
+use flood::{Flood, Passage};
+
+/// The setting that names it, for messages.
+pub const SETTING: &str = "error_log";
+
+/// In the place of the settings' level, and for single modules.
+const VARIABLE: &str = "RUST_LOG";
+
+/// Into which the lines go, once the settings say so.
+static FILE: OnceLock<LogFile> = OnceLock::new();
+/// What has the settings' level, once they are read.
+static SETTLED: OnceLock<Logger> = OnceLock::new();
+static FLOOD: Flood = Flood::new();
+/// Tells of lines that were held back when no other follows.
+static TELLER: OnceLock<Thread> = OnceLock::new();
+static HAS_HELD: AtomicBool = AtomicBool::new(false);
+
+/// Writes lines to standard error from now on. For the beginning of a process.
+pub fn begin() {
+    let logger = logger(LevelFilter::Info);
+    log::set_max_level(logger.filter());
+    // Whoever has set another logger before wants that one.
+    let _ = log::set_boxed_logger(Box::new(ErrorLog(logger)));
+}
+
+/// Writes lines where the settings say, from now on.
+///
+/// # Errors
+/// If that file cannot be opened, or there are no threads.
+pub fn settle(settings: &config::ErrorLog) -> io::Result<()> {
+    if settings.place != LogPlace::Stderr {
+        // Who settles twice goes on as it began.
+        let _ = FILE.set(LogFile::open(&settings.place, SETTING)?);
+    }
+    let logger = SETTLED.get_or_init(|| logger(settings.level));
+    log::set_max_level(logger.filter());
+    if TELLER.get().is_none() {
+        let teller = thread::Builder::new().name(SETTING.to_owned()).spawn(tell_what_was_held)?;
+        let _ = TELLER.set(teller.thread().clone());
+    }
+    Ok(())
+}
+
+/// Opens the file again, which was moved away.
+pub fn reopen() {
+    if let Some(file) = FILE.get() {
+        file.reopen();
+    }
+}
+
+/// Waits until all lines so far are written, at most `patience`, for a process that ends.
+pub fn flush(patience: Duration) {
+    tell(u64::MAX);
+    if let Some(file) = FILE.get() {
+        file.flush(patience);
+    }
+}
+
+/// Lines that were not written: too many of one kind within a second, and those that the disk did not take.
+#[must_use]
+pub fn lost() -> (u64, u64) {
+    (FLOOD.held(), FILE.get().map_or(0, LogFile::dropped))
+}
+
+/// Failed requests are logged by the proxy, once and not in floods; pingora_proxy's own lines say no more of them, and any client
+/// could make as many as it likes.
+fn logger(level: LevelFilter) -> Logger {
+    let usual = format!("{level},pingora_core={},pingora_proxy=off", level.min(LevelFilter::Warn));
+    let filters = std::env::var(VARIABLE).unwrap_or(usual);
+    let target = Target::Pipe(Box::new(Out));
+    Builder::new().parse_filters(&filters).format_target(false).target(target).build()
+}
+
+/// The logger of the process.
+struct ErrorLog(Logger);
+
+impl ErrorLog {
+    fn present(&self) -> &Logger {
+        SETTLED.get().unwrap_or(&self.0)
+    }
+}
+
+impl Log for ErrorLog {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.present().enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let logger = self.present();
+        // Who asks for more than this wants all of it.
+        if record.level() > log::Level::Info {
+            return logger.log(record);
+        }
+        if !logger.matches(record) {
+            return;
+        }
+        match FLOOD.pass(record, now_s()) {
+            Passage::Free { held: 0 } => logger.log(record),
+            Passage::Free { held } => {
+                let words = format_args!("{} ({held} more like it before)", record.args());
+                logger.log(&Record::builder().metadata(record.metadata().clone()).args(words).build());
+            }
+            Passage::Held => {
+                if !HAS_HELD.swap(true, Ordering::Relaxed)
+                    && let Some(teller) = TELLER.get()
+                {
+                    teller.unpark();
+                }
+            }
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Sleeps until something is held back, and tells of it a second later, if no line of its place has done so by then.
+fn tell_what_was_held() {
+    loop {
+        thread::park();
+        while HAS_HELD.swap(false, Ordering::Relaxed) {
+            thread::sleep(Duration::from_secs(1));
+            if tell(now_s()) {
+                HAS_HELD.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Tells what was held back before this second; whether there is more.
+fn tell(before_s: u64) -> bool {
+    let mut is_more = false;
+    for told in FLOOD.told(before_s, &mut is_more) {
+        let metadata = Metadata::builder().level(told.level).target(&told.target).build();
+        let others = if told.held > 0 { format!(" ({} more like it)", told.held) } else { String::new() };
+        if let Some(logger) = SETTLED.get() {
+            logger.log(&Record::builder().metadata(metadata).args(format_args!("{}{others}", told.words)).build());
+        }
+    }
+    is_more
+}
+
+fn now_s() -> u64 {
+    // A clock before 1970 only costs lines.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Where lines go now. Each comes whole.
+struct Out;
+
+impl Write for Out {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match FILE.get() {
+            Some(file) => file.write_now(line),
+            None => io::stderr().write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,187 @@
+//! The thread that writes the sheets of one log.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{SHEET, SPARE_MAX, Shared, lock};
+
+/// How long after the first line on a sheet that is not full all such sheets are fetched: so often at most.
+pub(super) const GATHER: Duration = Duration::from_millis(20);
+
+/// How long nothing is tried after a disk was found full, or a pipe.
+const AFTER_ERROR: Duration = Duration::from_secs(1);
+const AFTER_FULL_PIPE: Duration = Duration::from_millis(20);
+
+/// How often the same trouble is told.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// The writer, and what it is writing.
+pub struct Writer {
+    shared: Arc<Shared>,
+    file: File,
+    /// The sheet that is being written, and how much of it was.
+    sheet: Vec<u8>,
+    at: usize,
+    /// When trouble was last told; none while all is well.
+    told: Option<Instant>,
+}
+
+/// What is asked of the writer besides writing.
+struct Wishes {
+    must_reopen: bool,
+    asked: u64,
+    is_closed: bool,
+    /// There is only the first line, and more will follow.
+    may_gather: bool,
+}
+
+impl Writer {
+    pub fn new(shared: Arc<Shared>, file: File) -> Self {
+        Self { shared, file, sheet: Vec::new(), at: 0, told: None }
+    }
+
+    /// Writes until the log is closed and all of it is written, or cannot be.
+    pub fn run(mut self) {
+        let mut pause = Duration::ZERO;
+        loop {
+            let wishes = self.wait(pause);
+            if wishes.may_gather {
+                thread::sleep(GATHER);
+            }
+            self.gather();
+            let written = self.write_all();
+            if wishes.must_reopen {
+                self.reopen();
+            }
+            let written = if written.is_err() && wishes.must_reopen { self.write_all() } else { written };
+            pause = match &written {
+                Ok(()) => Duration::ZERO,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => AFTER_FULL_PIPE,
+                Err(_) => AFTER_ERROR,
+            };
+            match written {
+                Ok(()) => {
+                    lock(&self.shared.desk).answered = wishes.asked;
+                    self.shared.done.notify_all();
+                    self.recovered();
+                }
+                Err(error) => self.tell(&error),
+            }
+            if wishes.is_closed {
+                return;
+            }
+        }
+    }
+
+    /// Waits for something to do; while it cannot write, for `pause`, or until it is to open the file again or to end.
+    fn wait(&self, pause: Duration) -> Wishes {
+        let until = Instant::now() + pause;
+        let has_trouble = !self.sheet.is_empty();
+        let mut desk = lock(&self.shared.desk);
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let must_look = desk.must_reopen || desk.is_closed;
+            let is_wanted = must_look || desk.asked > desk.answered || !desk.full.is_empty();
+            let is_stirred = self.shared.is_stirred.load(Ordering::Relaxed);
+            let is_time = if has_trouble { must_look || left.is_zero() } else { is_wanted || is_stirred };
+            if is_time {
+                return Wishes {
+                    must_reopen: std::mem::take(&mut desk.must_reopen),
+                    asked: desk.asked,
+                    is_closed: desk.is_closed,
+                    may_gather: !has_trouble && !is_wanted,
+                };
+            }
+            let work = &self.shared.work;
+            desk = match has_trouble {
+                true => work.wait_timeout(desk, left).unwrap_or_else(PoisonError::into_inner).0,
+                false => work.wait(desk).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// Fetches what lies on unfinished sheets, as far as it may wait: behind the full ones of the same thread.
+    fn gather(&self) {
+        self.shared.is_stirred.store(false, Ordering::Relaxed);
+        for sheet in &self.shared.sheets {
+            let mut sheet = lock(&sheet.0);
+            if !sheet.is_empty() && !self.shared.hand_over(&mut sheet) {
+                self.shared.is_stirred.store(true, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+
+    /// Writes all full sheets. What could not be written stays.
+    fn write_all(&mut self) -> io::Result<()> {
+        loop {
+            while self.at < self.sheet.len() {
+                match self.file.write(&self.sheet[self.at..]) {
+                    Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                    Ok(length) => {
+                        let lines = memchr::memchr_iter(b'\n', &self.sheet[self.at..self.at + length]).count();
+                        self.shared.written.add(lines as u64);
+                        self.at += length;
+                    }
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            self.at = 0;
+            let done = std::mem::take(&mut self.sheet);
+            let mut desk = lock(&self.shared.desk);
+            keep(&mut desk.spare, done);
+            let Some(next) = desk.full.pop_front() else { return Ok(()) };
+            self.shared.waiting.fetch_sub(next.len(), Ordering::Relaxed);
+            drop(desk);
+            self.sheet = next;
+        }
+    }
+
+    fn reopen(&mut self) {
+        match super::open(&self.shared.place) {
+            Ok(file) => {
+                self.file = file;
+                // A line that was torn is written anew: its first half is in the other file.
+                self.at = memchr::memrchr(b'\n', &self.sheet[..self.at]).map_or(0, |end| end + 1);
+            }
+            Err(error) => self.say(&format!("cannot be opened again, and goes on where it was: {error}")),
+        }
+    }
+
+    fn tell(&mut self, error: &io::Error) {
+        // A reader that is slow is no fault of the disk; what it misses is counted.
+        if error.kind() == ErrorKind::WouldBlock || self.told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
+            return;
+        }
+        self.told = Some(Instant::now());
+        let dropped = self.shared.dropped.get();
+        self.say(&format!("{error}; lines wait, and those that do not fit are dropped ({dropped} so far)"));
+    }
+
+    fn recovered(&mut self) {
+        if self.told.take().is_some() {
+            let dropped = self.shared.dropped.get();
+            self.say(&format!("lines are written again ({dropped} were dropped since the start)"));
+        }
+    }
+
+    /// The error log would have to write of itself what it cannot write.
+    fn say(&self, what: &str) {
+        let Shared { place, setting, .. } = &*self.shared;
+        let text = format!("{setting} {place}: {what}");
+        if *setting == crate::observe::error_log::SETTING { eprintln!("{text}") } else { log::error!("{text}") }
+    }
+}
+
+/// One that grew with a long line is not worth keeping.
+fn keep(spare: &mut Vec<Vec<u8>>, mut sheet: Vec<u8>) {
+    if spare.len() < SPARE_MAX && (1..=2 * SHEET).contains(&sheet.capacity()) {
+        sheet.clear();
+        spare.push(sheet);
+    }
+}

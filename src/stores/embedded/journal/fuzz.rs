@@ -1,0 +1,19 @@
+//! What holds of every log in the file, whatever its records say.
+
+use super::*;
+use crate::delivery;
+use crate::ledger::model::SaleModel;
+
+/// Each line is a record. It is damage or an entry, which is written as it was read, can be told, and can happen.
+pub fn check(bytes: &[u8]) {
+    let mut sale = SaleModel::new(1);
+    for record in bytes.split(|byte| *byte == b'\n') {
+        let Ok(text) = std::str::from_utf8(record) else { return };
+        let seq = number(sale.version() + 1);
+        let Ok(entry) = parse_entry(seq, text) else { return };
+        let written = json(&entry).expect("what was read can be written");
+        assert_eq!(parse_entry(seq, &written).as_ref().ok(), Some(&entry), "{written}");
+        delivery::fuzz::can_be_told(&entry);
+        sale.apply(&entry);
+    }
+}

@@ -1,0 +1,8 @@
+//! The way of a request: accepted at the front door, answered there or passed to the proxy.
+
+pub mod entrance;
+pub mod front;
+pub mod proxy;
+pub mod route;
+pub mod rules;
+pub mod tls;

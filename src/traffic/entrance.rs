@@ -1,0 +1,122 @@
+//! What every request passes first, whichever way it came in: who asks, whether that address may, and not too often.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::config::RequestIdHeader;
+use crate::http::answer::Answer;
+use crate::http::client::Client;
+use crate::http::request_id::RequestId;
+use crate::limits::{Admitted, Limits};
+use crate::observe::access_log::AccessLog;
+use crate::observe::telemetry::{Codes, SaleMetrics};
+use crate::sale::reply;
+use crate::sale::request::{Dialect, Head};
+use crate::sale::shop::Place;
+use crate::traffic::rules::Rules;
+
+/// The entrance of an edge.
+#[derive(Debug)]
+pub struct Entrance {
+    limits: Arc<Limits>,
+    answers: Arc<Codes>,
+    access_log: Option<Arc<AccessLog>>,
+    ids: Option<RequestIdHeader>,
+}
+
+/// Who asks, or the answer to whoever is not let in.
+pub type Entered = Result<Client, &'static Answer>;
+
+impl Entrance {
+    /// An entrance for as many as `limits` allow. `answers` counts what all requests were answered, and `access_log` takes them
+    /// down, if there is one; `ids` is the header for the ids of requests, if they have any.
+    #[must_use]
+    pub fn new(
+        limits: Arc<Limits>,
+        answers: Arc<Codes>,
+        access_log: Option<Arc<AccessLog>>,
+        ids: Option<RequestIdHeader>,
+    ) -> Self {
+        Self { limits, answers, access_log, ids }
+    }
+
+    /// What clients may take, and what was refused them.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// A request that came in here was answered with this status, or its client went first.
+    pub fn answered(&self, status: Option<u16>) {
+        self.answers.count(status);
+    }
+
+    /// Where requests are written down, if they are.
+    #[must_use]
+    pub fn access_log(&self) -> Option<&AccessLog> {
+        self.access_log.as_deref()
+    }
+
+    /// The header for the ids of requests, if they have any.
+    #[must_use]
+    pub fn id_header(&self) -> Option<&RequestIdHeader> {
+        self.ids.as_ref()
+    }
+
+    /// The id of a request with this head, over a connection from `peer`, if requests have any.
+    #[must_use]
+    pub fn id_of(&self, rules: &Rules, peer: IpAddr, head: &dyn Head) -> Option<RequestId> {
+        let header = self.ids.as_ref()?;
+        Some(RequestId::of(header, rules.clients.is_proxy(peer.to_canonical()), head))
+    }
+
+    /// Whether one more connection may be served, from this address if it is known yet. One of our own proxies has as many as it needs: its clients share them.
+    #[must_use]
+    pub fn admit(&self, rules: &Rules, peer: Option<IpAddr>) -> Option<Admitted> {
+        self.limits.admit(peer.filter(|peer| !rules.clients.is_proxy(*peer)))
+    }
+
+    /// Whether a connection may still be served, now that it is known (PROXY protocol) whose it is.
+    #[must_use]
+    pub fn admit_as(&self, rules: &Rules, admitted: &mut Admitted, peer: IpAddr) -> bool {
+        rules.clients.is_proxy(peer) || self.limits.admit_as(admitted, peer)
+    }
+
+    /// Lets a request in that came over a connection from `peer`, and counts it. `place` is where it goes, if it is ours to
+    /// answer, and so says in which words it is refused.
+    ///
+    /// # Errors
+    /// The answer, if it is not let in.
+    pub fn enter(&self, rules: &Rules, peer: IpAddr, head: &dyn Head, place: Option<Place<'_>>) -> Entered {
+        self.decide(rules, peer, head, place, Limits::take)
+    }
+
+    /// The same without counting it, for whoever passes it on to where [`Entrance::enter`] is asked.
+    ///
+    /// # Errors
+    /// As of [`Entrance::enter`].
+    pub fn look(&self, rules: &Rules, peer: IpAddr, head: &dyn Head) -> Entered {
+        self.decide(rules, peer, head, None, Limits::could_take)
+    }
+
+    fn decide(
+        &self,
+        rules: &Rules,
+        peer: IpAddr,
+        head: &dyn Head,
+        place: Option<Place<'_>>,
+        ask: impl Fn(&Limits, IpAddr) -> bool,
+    ) -> Entered {
+        let client = rules.clients.of(peer, head);
+        let dialect =
+            |count: fn(&SaleMetrics)| place.map_or(Dialect::Rest, |place| place.turn_away(head.method(), count));
+        if !rules.access.admits(client.address) {
+            self.limits.denied();
+            return Err(reply::address_denied(dialect(SaleMetrics::denied)));
+        }
+        if !ask(&self.limits, client.address) {
+            return Err(reply::too_many_requests(dialect(SaleMetrics::limited)));
+        }
+        Ok(client)
+    }
+}

@@ -1,0 +1,158 @@
+//! The front door: reads the head of every request, answers what [`Shop`] can answer, and lends all else to Pingora.
+//!
+//! Pingora's way costs several microseconds and tens of kilobytes a connection before any code of ours runs; a refusal
+//! needs neither. So connections are accepted here. A request that is beyond doubt, without a body, and for a place of
+//! the shop is answered at once ([`head`] says what is beyond doubt, [`render`] writes it). For any other request the
+//! connection is lent to Pingora ([`lent`]) and comes back for the next one. What waits costs next to nothing: a
+//! [`connection`] between two requests holds no buffer.
+//!
+//! The two ways give the same answers, byte for byte; a test compares them.
+
+mod connection;
+mod door;
+mod flood;
+pub(crate) mod head;
+mod http2;
+mod lent;
+mod proxy_protocol;
+mod redirect;
+mod render;
+mod stream;
+mod visit;
+mod wait;
+mod wire;
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use pingora::server::ShutdownWatch;
+use pingora_proxy::HttpProxy;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+pub use self::door::Door;
+pub use self::stream::Listener;
+
+use self::connection::Connection;
+use self::stream::Stream;
+use self::visit::Visit;
+use self::wire::Wire;
+use crate::sale::shop::Shop;
+use crate::traffic::entrance::Entrance;
+use crate::traffic::proxy::{LineASecond, Proxy};
+use crate::traffic::rules::Current;
+
+/// How long nothing is accepted after the system refused a connection, most likely for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The door of an edge. Every connection holds it, and with it the proxy.
+pub struct Front {
+    shop: Arc<Shop>,
+    proxy: Arc<HttpProxy<Proxy>>,
+    entrance: Arc<Entrance>,
+    rules: Current,
+    /// PROXY headers that were none.
+    header_log: LineASecond,
+    /// What Pingora looks at when it is lent a connection.
+    told: ShutdownWatch,
+    /// The same for connections that are here, which look at it after every request.
+    stopping: AtomicBool,
+    stop: Notify,
+}
+
+impl Front {
+    /// A door to `shop`, and to `proxy` behind it, for those whom `entrance` lets in by the `rules`. `told` becomes true when the edge has to stop.
+    #[must_use]
+    pub fn new(
+        shop: Arc<Shop>,
+        proxy: HttpProxy<Proxy>,
+        entrance: Arc<Entrance>,
+        rules: Current,
+        told: ShutdownWatch,
+    ) -> Self {
+        let proxy = Arc::new(proxy);
+        let (stopping, stop) = (AtomicBool::new(false), Notify::new());
+        Self { shop, proxy, entrance, rules, header_log: LineASecond::default(), told, stopping, stop }
+    }
+
+    /// Serves `listeners` until told to stop; each has its [`Door`] among the rules, in the same order. Connections under way
+    /// are then left to finish their requests, and those between two of them to send one more; see [`Rules::farewell`].
+    ///
+    /// [`Rules::farewell`]: crate::traffic::rules::Rules::farewell
+    pub async fn serve(self, listeners: Vec<Listener>) {
+        let front = Arc::new(self);
+        let mut open = JoinSet::new();
+        for (index, listener) in listeners.into_iter().enumerate() {
+            open.spawn(Arc::clone(&front).accept(listener, index));
+        }
+        while open.join_next().await.is_some() {}
+        // Release, so that whoever is woken sees it.
+        front.stopping.store(true, Ordering::Release);
+        front.stop.notify_waiters();
+    }
+
+    async fn accept(self: Arc<Self>, listener: Listener, index: usize) {
+        let mut told = self.told.clone();
+        let mut told = pin!(told.wait_for(|stop| *stop));
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = &mut told => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.welcome(index, stream, peer),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    log::error!("no connection can be accepted: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Takes a connection on that came to this listener, if the limits allow it.
+    fn welcome(self: &Arc<Self>, index: usize, stream: Stream, peer: SocketAddr) {
+        let rules = self.rules.load();
+        let door = &rules.doors[index];
+        // Who names the client counts for itself only in all.
+        let known = (!door.asks_for_header(peer.ip())).then_some(peer.ip());
+        let Some(admitted) = self.entrance.admit(&rules, known) else { return stream.reset() };
+        let (front, door) = (Arc::clone(self), Arc::clone(door));
+        if door.is_open(peer.ip()) {
+            drop(tokio::spawn(Connection::new(front, door, Wire::Plain(stream), peer, admitted).run()));
+        } else {
+            drop(tokio::spawn(door.receive(front, stream, peer, admitted)));
+        }
+    }
+
+    /// The id of a request as answers carry it.
+    fn id_of<'a>(&'a self, visit: Option<&'a Visit<'_>>) -> Option<render::Id<'a>> {
+        Some((self.entrance.id_header()?.sent.as_str(), visit?.id.as_ref()?))
+    }
+
+    /// Waits until the edge stops.
+    async fn stopped(&self) {
+        let mut stop = pin!(self.stop.notified());
+        // Registered first, so that nothing can be missed in between.
+        stop.as_mut().enable();
+        if !self.is_stopping() {
+            stop.await;
+        }
+    }
+
+    /// Whether connections are closed after the present request.
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}
+
+/// Whether only the connection that was to be accepted is gone.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}

@@ -1,0 +1,356 @@
+//! One connection, from request to request.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::StatusCode;
+use pingora::apps::HttpServerApp;
+use pingora::protocols::http::ServerSession;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::time::{sleep, timeout};
+
+use super::Front;
+use super::door::Door;
+use super::head::{self, HEAD_MAX, Parsed, Room};
+use super::lent::Lent;
+use super::redirect;
+use super::render::render;
+use super::visit::{Given, Kept, Visit};
+use super::wait::Wait;
+use super::wire::Wire;
+use crate::config::Redirect;
+use crate::http::answer::Answer;
+use crate::limits::Admitted;
+use crate::sale::shop::{Begun, Place};
+use crate::traffic::proxy::{and_whether_asked, with_head_deadline};
+
+/// How long the rest of a request that is refused half-read is read and thrown away: Nginx's `lingering_timeout`.
+const LINGER: Duration = Duration::from_secs(5);
+
+thread_local! {
+    /// What a thread reads into. Only what is left of it when there is nothing more to do is kept by the connection.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; HEAD_MAX].into());
+}
+
+/// A connection while it is here.
+pub struct Connection {
+    front: Arc<Front>,
+    door: Arc<Door>,
+    wire: Wire,
+    /// Where the client is.
+    client: SocketAddr,
+    /// Counts it.
+    _admitted: Admitted,
+    /// Read and not yet understood.
+    ahead: Vec<u8>,
+    /// How much of `ahead` is known not to be a whole head.
+    looked_at: usize,
+}
+
+/// What comes next that is not done while polling.
+enum Step {
+    /// The ledger has the word. What was asked may be answered on a kept connection.
+    Wait(Pin<Box<dyn Future<Output = Cow<'static, Answer>> + Send>>, Option<Box<Kept>>, bool),
+    /// The client takes an answer slowly.
+    Write(Vec<u8>, bool),
+    /// Not for us. The bytes so far, and how many are still to come if that is known.
+    Lend(BytesMut, Option<u64>),
+    /// Answered before it was read to its end.
+    Refuse(Box<Answer>, Option<Box<Kept>>),
+    /// Nothing comes any more, or nothing that is waited for.
+    Close,
+}
+
+impl Connection {
+    pub(super) fn new(front: Arc<Front>, door: Arc<Door>, wire: Wire, client: SocketAddr, admitted: Admitted) -> Self {
+        Self { front, door, wire, client, _admitted: admitted, ahead: Vec::new(), looked_at: 0 }
+    }
+
+    /// Serves it until it ends.
+    pub(super) async fn run(mut self) {
+        let front = Arc::clone(&self.front);
+        let stop = pin!(front.stop.notified());
+        let alarm = pin!(sleep(front.rules.load().client.read));
+        let mut wait = Wait::new(stop, alarm);
+        loop {
+            let step = poll_fn(|cx| SCRATCH.with_borrow_mut(|scratch| self.poll_step(scratch, &mut wait, cx))).await;
+            // What is rare or large is boxed, so that it is not a part of every connection.
+            let kept = match step {
+                Step::Wait(answer, kept, keep_alive) => {
+                    let answer = answer.await;
+                    // Nearly always it goes out at once.
+                    match self.answer_now(answer, kept, keep_alive) {
+                        None => true,
+                        Some(Step::Write(unsent, keep_alive)) => Box::pin(self.write(&unsent)).await && keep_alive,
+                        Some(_) => false,
+                    }
+                }
+                Step::Write(bytes, keep_alive) => Box::pin(self.write(&bytes)).await && keep_alive,
+                Step::Lend(bytes, owed) => match Box::pin(self.lend(bytes, owed)).await {
+                    Some(connection) => {
+                        self = connection;
+                        true
+                    }
+                    None => return,
+                },
+                Step::Refuse(answer, kept) => return Box::pin(self.refuse(*answer, kept)).await,
+                Step::Close => return,
+            };
+            if !kept {
+                return;
+            }
+            wait.restart();
+        }
+    }
+
+    /// Reads and answers for as long as there is something to read and the answers are in memory.
+    fn poll_step(&mut self, scratch: &mut [u8], wait: &mut Wait<'_, '_>, cx: &mut Context<'_>) -> Poll<Step> {
+        let mut filled = self.ahead.len();
+        scratch[..filled].copy_from_slice(&self.ahead);
+        loop {
+            let mut begin = 0;
+            // A head ends with a line, so nothing new is to be understood before one has ended.
+            while begin < filled && (self.looked_at == 0 || scratch[self.looked_at..filled].contains(&b'\n')) {
+                self.looked_at = 0;
+                let (step, read) = self.take(&scratch[begin..filled], cx);
+                begin += read;
+                match step {
+                    Some(Step::Close) => return Poll::Ready(Step::Close),
+                    Some(step) => {
+                        self.ahead = scratch[begin..filled].to_vec();
+                        return Poll::Ready(step);
+                    }
+                    None if read == 0 => break,
+                    None => wait.restart(),
+                }
+            }
+            scratch.copy_within(begin..filled, 0);
+            filled -= begin;
+            self.looked_at = filled;
+            if filled == scratch.len() {
+                return Poll::Ready(refusal(&self.front, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, scratch));
+            }
+            let mut room = ReadBuf::new(&mut scratch[filled..]);
+            match Pin::new(&mut self.wire).poll_read(cx, &mut room) {
+                Poll::Ready(Ok(())) if !room.filled().is_empty() => filled += room.filled().len(),
+                Poll::Ready(_) => return Poll::Ready(Step::Close),
+                Poll::Pending => {
+                    self.ahead = scratch[..filled].to_vec();
+                    return self.poll_wait(wait, cx);
+                }
+            }
+        }
+    }
+
+    /// Understands the request that `bytes` begin with, and answers it if that can be done at once. Says how many bytes
+    /// it took; none if they are not a whole head.
+    fn take(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> (Option<Step>, usize) {
+        let mut room = Room::default();
+        let request = match head::parse(bytes, &mut room) {
+            Parsed::Partial => return (None, 0),
+            parsed if let Some(redirect) = self.door.redirect => return self.redirect(redirect, parsed, bytes, cx),
+            Parsed::Doubtful => return (Some(Step::Lend(bytes.into(), None)), bytes.len()),
+            Parsed::Clear(request) => request,
+        };
+        let place = if request.is_plain { self.front.shop.find(request.path) } else { None };
+        let (entrance, rules) = (&self.front.entrance, self.front.rules.load());
+        let Some(place) = place else {
+            // The proxy counts it; here a refusal costs less.
+            if request.is_plain
+                && let Err(answer) = entrance.look(&rules, self.client.ip(), &request)
+            {
+                let visit = Visit::of(&self.front, &rules, self.client, &request, true);
+                return (self.answer(Cow::Borrowed(answer), Some(visit), request.keep_alive, cx), request.len);
+            }
+            let whole = request.body_len.saturating_add(request.len as u64);
+            let here = usize::try_from(whole).unwrap_or(usize::MAX).min(bytes.len());
+            return (Some(Step::Lend(bytes[..here].into(), Some(whole - here as u64))), here);
+        };
+        let visit = Visit::of(&self.front, &rules, self.client, &request, matches!(place, Place::Purchase(_)));
+        let begun = match entrance.enter(&rules, self.client.ip(), &request, Some(place)) {
+            Ok(client) => place.begin(client, &request, b""),
+            Err(answer) => Begun::Answered(Cow::Borrowed(answer)),
+        };
+        let step = match begun {
+            Begun::Waits(answer) => {
+                let kept = visit.keep(&self.front, &bytes[..request.len]);
+                Some(Step::Wait(answer, kept, request.keep_alive))
+            }
+            Begun::Answered(answer) => self.answer(answer, Some(visit), request.keep_alive, cx),
+        };
+        (step, request.len)
+    }
+
+    /// Leads the request that `bytes` begin with to HTTPS. One with a body, or of unknown end, is the connection's last.
+    fn redirect(
+        &mut self,
+        redirect: Redirect,
+        parsed: Parsed<'_, '_>,
+        bytes: &[u8],
+        cx: &mut Context<'_>,
+    ) -> (Option<Step>, usize) {
+        let rules = self.front.rules.load();
+        let entered = match &parsed {
+            Parsed::Clear(request) => self.front.entrance.enter(&rules, self.client.ip(), request, None),
+            // Its headers may mean this or that, so only the connection itself tells who asks.
+            _ => self.front.entrance.enter(&rules, self.client.ip(), &(), None),
+        };
+        let answer = match entered {
+            Ok(_) => redirect::answer(redirect, bytes),
+            Err(answer) => answer.clone(),
+        };
+        match parsed {
+            Parsed::Clear(request) if request.body_len == 0 => {
+                let visit = Visit::of(&self.front, &rules, self.client, &request, false);
+                (self.answer(Cow::Owned(answer), Some(visit), request.keep_alive, cx), request.len)
+            }
+            Parsed::Clear(request) => {
+                let kept = Visit::of(&self.front, &rules, self.client, &request, false).keep(&self.front, bytes);
+                (Some(Step::Refuse(Box::new(answer), kept)), bytes.len())
+            }
+            _ => {
+                let kept = Visit::unclear(&self.front, bytes).keep(&self.front, bytes);
+                (Some(Step::Refuse(Box::new(answer), kept)), bytes.len())
+            }
+        }
+    }
+
+    /// Answers a request at once, as far as the client takes the answer, and writes it down.
+    fn answer(
+        &mut self,
+        answer: Cow<'static, Answer>,
+        visit: Option<Visit<'_>>,
+        keep_alive: bool,
+        cx: &mut Context<'_>,
+    ) -> Option<Step> {
+        let keep_alive = keep_alive && !self.front.is_stopping();
+        let given = Given::of(&answer);
+        self.front.entrance.answered(Some(answer.status));
+        let step =
+            render(answer, self.front.id_of(visit.as_ref()), keep_alive, |bytes| match self.wire.send(cx, bytes) {
+                Err(_) => Some(Step::Close),
+                Ok(None) => (!keep_alive).then_some(Step::Close),
+                Ok(Some(unsent)) => Some(Step::Write(unsent.to_vec(), keep_alive)),
+            });
+        if let Some(visit) = visit {
+            visit.write_down(&self.front, self.client, Some(&self.wire), given);
+        }
+        step
+    }
+
+    /// The same while nobody polls: whoever goes on writing will be woken.
+    fn answer_now(&mut self, answer: Cow<'static, Answer>, kept: Option<Box<Kept>>, keep_alive: bool) -> Option<Step> {
+        let mut cx = Context::from_waker(Waker::noop());
+        match kept {
+            Some(kept) => kept.with(|visit| self.answer(answer, Some(visit), keep_alive, &mut cx)),
+            None => self.answer(answer, None, keep_alive, &mut cx),
+        }
+    }
+
+    /// Nothing to read: until when?
+    fn poll_wait(&mut self, wait: &mut Wait<'_, '_>, cx: &mut Context<'_>) -> Poll<Step> {
+        let is_idle = self.ahead.is_empty();
+        ready!(wait.poll(is_idle, &self.front.rules.load(), || self.front.is_stopping(), cx));
+        Poll::Ready(match is_idle {
+            true => Step::Close,
+            false => refusal(&self.front, StatusCode::REQUEST_TIMEOUT, &self.ahead),
+        })
+    }
+
+    /// Writes all of `bytes`; whether that succeeded.
+    async fn write(&mut self, bytes: &[u8]) -> bool {
+        let writing = async {
+            self.wire.write_all(bytes).await?;
+            self.wire.flush().await
+        };
+        matches!(timeout(self.front.rules.load().client.send, writing).await, Ok(Ok(())))
+    }
+
+    /// Lends the connection to Pingora for the request that `bytes` begin, of which `owed` bytes are to come. It comes
+    /// back for the next request, unless it is not known where this one ends: then Pingora keeps it.
+    async fn lend(mut self, bytes: BytesMut, owed: Option<u64>) -> Option<Self> {
+        if owed.is_none() {
+            debug_assert!(self.ahead.is_empty(), "all that was read is Pingora's");
+        }
+        let doubtful =
+            if owed.is_none() { Visit::unclear(&self.front, &bytes).keep(&self.front, &bytes) } else { None };
+        let mut session = ServerSession::new_http1(Box::new(Lent::new(self.wire, self.client, owed)));
+        session.set_keepalive(Some(self.front.rules.load().client.read.as_secs().max(1)));
+        session.set_pipelined_prefix(bytes);
+        let (proxy, told) = (&self.front.proxy, &self.front.told);
+        let (served, was_asked) = and_whether_asked(proxy.process_new_http(session, told)).await;
+        if !was_asked {
+            self.front.entrance.answered(Some(400));
+            if let Some(doubtful) = doubtful {
+                // The connection is Pingora's.
+                doubtful.with(|visit| visit.write_down(&self.front, self.client, None, Given::MALFORMED));
+            }
+        }
+        let (mut stream, mut settings) = served?.consume();
+        if owed.is_some() {
+            let lent = stream.into_any().downcast::<Lent>().ok()?;
+            let (wire, behind) = lent.take_back()?;
+            self.wire = wire;
+            self.ahead.extend_from_slice(&behind);
+            self.looked_at = 0;
+            return Some(self);
+        }
+        loop {
+            let mut session = ServerSession::new_http1(stream);
+            if let Some(settings) = settings {
+                settings.apply_to_session(&mut session);
+            }
+            let served =
+                with_head_deadline(self.front.next_head_is_late(), proxy.process_new_http(session, told)).await;
+            (stream, settings) = served.flatten()?.consume();
+        }
+    }
+
+    /// Answers a request that was not read to its end, and waits for the client to see that.
+    async fn refuse(mut self, answer: Answer, kept: Option<Box<Kept>>) {
+        self.front.entrance.answered(Some(answer.status));
+        let given = Given::of(&answer);
+        let say = |answer, visit: Option<&Visit<'_>>| {
+            if let Some(visit) = visit {
+                visit.write_down(&self.front, self.client, Some(&self.wire), given);
+            }
+            render(Cow::Owned(answer), self.front.id_of(visit), false, <[u8]>::to_vec)
+        };
+        let bytes = match kept {
+            Some(kept) => kept.with(|visit| say(answer, Some(&visit))),
+            None => say(answer, None),
+        };
+        if self.write(&bytes).await && self.wire.shutdown().await.is_ok() {
+            // Closing while bytes wait to be read makes the kernel send a reset, and that may overtake the answer.
+            let _ = timeout(LINGER, async { while self.wire.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {} })
+                .await;
+        }
+    }
+}
+
+impl Front {
+    /// Waits for as long as the next head may take on a connection that is Pingora's.
+    async fn next_head_is_late(&self) {
+        let client = self.rules.load().client.clone();
+        let farewell = async {
+            self.stopped().await;
+            sleep(self.rules.load().farewell).await;
+        };
+        tokio::select! {
+            () = sleep(client.keepalive.saturating_add(client.read)) => {}
+            () = farewell => {}
+        }
+    }
+}
+
+/// A status, and nothing more is read than `bytes`.
+fn refusal(front: &Front, status: StatusCode, bytes: &[u8]) -> Step {
+    Step::Refuse(Box::new(Answer::bare(status)), Visit::unclear(front, bytes).keep(front, bytes))
+}

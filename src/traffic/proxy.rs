@@ -1,0 +1,523 @@
+//! The only [`ProxyHttp`]: what happens to a request that is not answered by us, from its head to its answer.
+//!
+//! In order: `request_filter` finds the route, `upstream_peer` the backend, `upstream_request_filter` what the backend is
+//! told about the client, `response_filter` sees the answer pass, and `upstream_response_body_filter` its end.
+//! `fail_to_connect` and `error_while_proxy` decide whether another backend is tried, and `fail_to_proxy` tells the client
+//! that none could answer.
+
+mod compression;
+mod deadline;
+mod failure;
+mod files;
+mod forward;
+mod hash_key;
+mod note;
+mod own;
+mod pages;
+mod refusal;
+mod reply;
+mod tunnel;
+mod way;
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::{StatusCode, Version};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::protocols::http::ServerSession as HttpSession;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use tokio::sync::mpsc;
+
+use crate::config::{ClientTimeouts, Target};
+use crate::http::answer::Answer;
+use crate::http::client::Client;
+use crate::limits::key;
+use crate::observe::trace;
+use crate::sale::reply::{address_denied, body_too_large, too_many_requests};
+use crate::sale::request::Dialect;
+use crate::sale::shop::Shop;
+use crate::traffic::entrance::Entrance;
+use crate::traffic::route;
+use crate::traffic::rules::Current;
+use crate::upstream::{NoPick, Pick, Upstream};
+use compression::Encoder;
+pub use deadline::{and_whether_asked, with_head_deadline};
+use failure::{Failure, Place};
+pub use failure::{FailureLog, Kind as LineASecond};
+pub use files::Folder;
+use files::Manner;
+pub use forward::default_host;
+use note::Echoes;
+pub use way::{MAX_TRIES, Way};
+
+/// The proxy.
+pub struct Proxy {
+    shop: Arc<Shop>,
+    rules: Current,
+    /// Failures of requests that the edge answers itself.
+    own_log: FailureLog,
+    entrance: Arc<Entrance>,
+    /// Never used: every connection holds the proxy, so when the other end finds this one gone, so are they all.
+    _alive: mpsc::Sender<Infallible>,
+}
+
+impl Proxy {
+    /// A proxy for the sales of `shop`, and for all else as the `rules` say. `alive` is dropped with the last connection.
+    #[must_use]
+    pub fn new(shop: Arc<Shop>, rules: Current, entrance: Arc<Entrance>, alive: mpsc::Sender<Infallible>) -> Self {
+        Self { shop, rules, own_log: FailureLog::default(), entrance, _alive: alive }
+    }
+
+    /// Waits on the client, from this request on. Pingora's own are none for writing, and none at all between the
+    /// requests of a connection.
+    fn limit_waits(client: &ClientTimeouts, session: &mut Session) {
+        session.set_read_timeout(Some(client.read));
+        session.set_write_timeout(Some(client.send));
+        // Only if the connection is to be kept at all: Pingora would otherwise keep the connections of HTTP/1.0 clients
+        // that wait for their end. It counts in whole seconds, and takes 0 for no limit.
+        if session.get_keepalive().is_some() {
+            let keepalive = client.keepalive;
+            let seconds = keepalive.as_secs() + u64::from(keepalive.subsec_nanos() > 0);
+            session.set_keepalive((seconds > 0).then_some(seconds));
+        }
+    }
+
+    /// Answers with this status, and with the operator's page if there is one for it.
+    async fn refuse(&self, session: &mut Session, way: &Way, status: StatusCode) -> Result<()> {
+        let answer = pages::answer(&way.rules.pages, status);
+        match way.route {
+            Some(route) => reply::send_by(session, &answer, &way.rules.routes[route].response_headers).await,
+            None => reply::send(session, &answer).await,
+        }
+    }
+
+    /// Lets the client into the route; gives the answer if it may not.
+    fn turn_away(&self, session: &Session, index: usize, way: &mut Way) -> Option<Cow<'static, Answer>> {
+        let (route, client) = (&way.rules.routes[index], way.client.address);
+        if !route.access.admits(client) {
+            self.entrance.limits().denied();
+            return Some(Cow::Borrowed(address_denied(Dialect::Rest)));
+        }
+        let said: Option<u64> =
+            session.req_header().headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        if let (Some(most), Some(length)) = (route.max_body, said)
+            && length > most
+        {
+            return Some(Cow::Owned(body_too_large(most)));
+        }
+        way.taken = way.rules.quotas[index].take(key(client));
+        if way.taken.is_none() {
+            self.entrance.limits().refused_of_route();
+            return Some(Cow::Borrowed(too_many_requests(Dialect::Rest)));
+        }
+        None
+    }
+
+    /// The place that the request failed at is left, and the next one chosen if there may be one.
+    fn go_elsewhere(session: &Session, way: &mut Way) {
+        if let Some(failed) = way.leave() {
+            way.tried.push(failed.id());
+        }
+        let upstream = &way.group().upstream;
+        if way.tried.as_slice().len() < upstream.settings().tries {
+            way.next = pick(upstream, session, way).ok();
+        }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Way;
+
+    fn new_ctx(&self) -> Way {
+        Way::new(self.rules.load_full())
+    }
+
+    /// None, unless requests have ids: Pingora's default adds a compression module to every request, only to leave it switched off.
+    fn init_downstream_modules(&self, modules: &mut HttpModules) {
+        if self.entrance.id_header().is_some() {
+            modules.add_module(Box::new(Echoes));
+        }
+    }
+
+    async fn request_filter(&self, session: &mut Session, way: &mut Way) -> Result<bool> {
+        deadline::head_is_whole();
+        way.began = Some(Instant::now());
+        self.name(session, way);
+        Self::limit_waits(&way.rules.client, session);
+        if let HttpSession::H1(session) = session.as_downstream_mut() {
+            // Requests that come in one heap are answered one after the other, as HTTP/1.1 has it (RFC 9112, 9.3.2).
+            session.set_pipelining_enabled(true);
+        }
+        if let Some(answer) = refusal::of(session) {
+            session.set_keepalive(None);
+            reply::send(session, &answer).await?;
+            return Ok(true);
+        }
+        let shop = Arc::clone(&self.shop);
+        let path = session.req_header().uri.path().to_owned();
+        let place = shop.find(&path);
+        match self.entrance.enter(&way.rules, peer_address(session).ip(), session.req_header(), place) {
+            Ok(client) => way.client = client,
+            Err(answer) => {
+                way.note.answered(answer);
+                reply::send(session, answer).await?;
+                return Ok(true);
+            }
+        }
+        // What the edge answers itself comes before anything is routed.
+        if let Some(place) = place {
+            let answer = own::answer(session, place, way.client, way.rules.client.read).await?;
+            way.note.answered(&answer);
+            reply::send(session, &answer).await?;
+            return Ok(true);
+        }
+
+        let request = session.req_header();
+        // HTTP/2 says it in the target; where both are there, they are the same.
+        let authority = || request.uri.authority().map(|authority| authority.as_str());
+        let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).or_else(authority);
+        let Some(index) = route::find(&way.rules.routes, host, request.uri.path()) else {
+            self.refuse(session, way, StatusCode::NOT_FOUND).await?;
+            return Ok(true);
+        };
+        way.route = Some(index);
+        let refused = self.turn_away(session, index, way);
+        let rules = &way.rules;
+        let route = &rules.routes[index];
+        if let Some(answer) = refused {
+            way.note.answered(&answer);
+            reply::send_by(session, &answer, &route.response_headers).await?;
+            return Ok(true);
+        }
+        match (&route.target, &rules.folders[index]) {
+            (Target::Upstream(group), _) => {
+                way.group = Some(*group);
+                if trace::is_on() {
+                    way.trace = begin_trace(session, way.client, &route.path);
+                }
+                Ok(false)
+            }
+            (Target::Files(_), folder) => {
+                if let Some(folder) = folder {
+                    let path = match &route.rewrite {
+                        Some(rewrite) => forward::rewritten(&path, &route.path, rewrite),
+                        None => path,
+                    };
+                    let compression = rules.compression.as_ref().filter(|_| route.compress);
+                    let manner = Manner { compression, rules: &route.response_headers, pages: &rules.pages };
+                    folder.serve(session, &path, manner).await?;
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    /// Counts the body, for one that does not say beforehand how long it is.
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        way: &mut Way,
+    ) -> Result<()> {
+        way.body += body.as_ref().map_or(0, |part| part.len() as u64);
+        match way.max_body() {
+            // A tunnel has no length.
+            Some(most) if way.body > most && !session.was_upgraded() => {
+                Err(Error::explain(ErrorType::HTTPStatus(413), "a body longer than its route allows").into_down())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, way: &mut Way) -> Result<Box<HttpPeer>> {
+        let group = way.group.unwrap_or_default();
+        let next = way.next.take();
+        let upstream = &way.rules.groups[group].upstream;
+        let pick = match next {
+            Some(pick) => pick,
+            None => pick(upstream, session, way).map_err(Failure::error)?,
+        };
+        let settings = upstream.settings();
+        let timeouts = &settings.timeouts;
+        let mut peer = HttpPeer::new(pick.address(), false, String::new());
+        if let Some(trace) = &mut way.trace {
+            trace.ask(&settings.name, pick.address());
+        }
+        way.at = Some(pick);
+        let now = Instant::now();
+        way.note.chosen(now);
+        way.asked = Some(now);
+        // It is sent from its beginning.
+        way.body = 0;
+
+        peer.options.connection_timeout = Some(timeouts.connect);
+        peer.options.total_connection_timeout = Some(timeouts.connect);
+        peer.options.read_timeout = Some(timeouts.read);
+        peer.options.write_timeout = Some(timeouts.send);
+        peer.options.idle_timeout = Some(timeouts.idle);
+        if session.req_header().headers.contains_key(UPGRADE) {
+            tunnel::prepare(&mut peer);
+        }
+        Ok(Box::new(peer))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        way: &mut Way,
+    ) -> Result<()> {
+        let group = way.group();
+        if !way.client.by_proxy {
+            way.rules.proxy_headers.iter().for_each(|name| drop(request.remove_header(name.as_str())));
+        }
+        if let Some(trace) = &way.trace {
+            forward::say_trace(request, trace)?;
+        }
+        if let (Some(header), Some(id)) = (self.entrance.id_header(), &way.note.id) {
+            request.insert_header(header.sent.clone(), id.to_string())?;
+        }
+        let host_header = &group.upstream.settings().host_header;
+        forward::describe_client(request, way.client, is_encrypted(session), host_header, &group.host)?;
+        let Some(route) = way.route.map(|route| &way.rules.routes[route]) else {
+            return Ok(());
+        };
+        if let Some(rewrite) = &route.rewrite {
+            forward::replace_prefix(request, &route.path, rewrite)?;
+        }
+        forward::apply_to_request(&route.request_headers, request)
+    }
+
+    async fn response_filter(&self, session: &mut Session, answer: &mut ResponseHeader, way: &mut Way) -> Result<()> {
+        if let (Some(at), Some(asked)) = (&way.at, way.asked.take()) {
+            at.answered(asked.elapsed());
+        }
+        if let Some(trace) = &mut way.trace {
+            trace.answered(answer.status.as_u16());
+        }
+        if way.at.as_mut().is_some_and(Pick::take_trial)
+            && let Some(at) = &way.at
+        {
+            way.group().upstream.succeeded(at);
+        }
+        // It speaks of the backend's connection; `Connection` itself is always written anew.
+        answer.remove_header("keep-alive");
+        if pages::takes_the_place(&way.rules.pages, answer.status) {
+            way.intercepted = Some(answer.status);
+            return Error::e_explain(ErrorType::HTTPStatus(answer.status.as_u16()), "a page takes its place");
+        }
+        if let Some(route) = way.route.map(|route| &way.rules.routes[route]) {
+            if let Some(compression) = way.rules.compression.as_ref().filter(|_| route.compress) {
+                way.encoder = Encoder::begin(compression, session.req_header(), answer)?;
+            }
+            forward::apply_to_answer(&route.response_headers, answer)?;
+        }
+        if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+            // A tunnel may be silent in one direction for as long as it likes; the wait on the backend bounds it.
+            session.set_read_timeout(None);
+        }
+        if session.req_header().version < Version::HTTP_11 && answer.remove_header(&TRANSFER_ENCODING).is_some() {
+            // The client does not know chunks (RFC 9112, 6.1): for it, the body ends with the connection.
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    /// With the last of its answer, the backend has room for another request, however long the client takes to read it.
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        is_end: bool,
+        way: &mut Way,
+    ) -> Result<Option<Duration>> {
+        if is_end {
+            way.leave();
+        }
+        Ok(None)
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        way: &mut Way,
+    ) -> Result<Option<Duration>> {
+        if let Some(encoder) = &mut way.encoder {
+            *body = encoder.encode(body.as_ref(), end_of_stream)?;
+        }
+        Ok(None)
+    }
+
+    /// No connection, so nothing of the request was sent: any request may go elsewhere.
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _peer: &HttpPeer,
+        way: &mut Way,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        // Pingora calls it an internal error when we are the ones who have no socket or port left.
+        if let Some(at) = way.at.as_ref().filter(|_| *error.etype() != ErrorType::InternalError) {
+            way.group().upstream.failed(at, error.etype().as_str());
+        }
+        Self::go_elsewhere(session, way);
+        error.set_retry(way.next.is_some());
+        error
+    }
+
+    /// The connection broke, or the backend said nothing, or nonsense. As Nginx's `proxy_next_upstream error timeout`:
+    /// the request goes elsewhere if nothing of the answer reached the client and sending it twice means the same as
+    /// sending it once. Pingora can tell neither how much of a request went out nor whether the backend acted on it, so
+    /// any other request, a POST above all, is never sent twice, not even when a pooled connection was found closed.
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        way: &mut Way,
+        reused: bool,
+    ) -> Box<Error> {
+        if *error.esource() == ErrorSource::Upstream
+            && *error.etype() == ErrorType::ReadTimedout
+            && !session.is_body_done()
+        {
+            // It may have waited for the rest of the request, as we did. Streams of HTTP/2 have no deadline for that but this,
+            // and no client may put a backend out of service by saying nothing.
+            error.esource = ErrorSource::Downstream;
+        }
+        let by_backend = *error.esource() == ErrorSource::Upstream;
+        let repeatable = by_backend
+            && session.req_header().method.is_idempotent()
+            && session.response_written().is_none()
+            && !session.as_downstream().retry_buffer_truncated();
+        let stale = reused
+            && (error.retry == RetryType::ReusedOnly || *error.etype() == ErrorType::WriteError)
+            && !way.found_stale;
+
+        if repeatable && stale {
+            // The backend closed the connection while it was idle, which is its right and no failure.
+            way.found_stale = true;
+            way.next = way.at.take();
+        } else {
+            if let Some(at) = way.at.as_ref().filter(|_| by_backend && !stale) {
+                way.group().upstream.failed(at, error.etype().as_str());
+            }
+            if repeatable {
+                Self::go_elsewhere(session, way);
+            }
+        }
+        error.set_retry(way.next.is_some());
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, way: &mut Way) -> FailToProxy {
+        if let Some(status) = way.intercepted {
+            session.set_keepalive(None);
+            // An error here is a client that left.
+            let _ = self.refuse(session, way, status).await;
+            return FailToProxy { error_code: status.as_u16(), can_reuse_downstream: false };
+        }
+        let failure = Failure::of(error);
+        let group = way.group.map(|group| &way.rules.groups[group]);
+        let place = Place {
+            route: way.route.map(|route| way.rules.routes[route].path.as_str()),
+            upstream: group.map(|group| &*group.upstream),
+            backend: way.last(),
+            id: way.note.id.as_ref(),
+        };
+        group.map_or(&self.own_log, |group| &group.log).record(failure, error, session, place);
+        // The backend has no more to do with it.
+        way.leave();
+        let unanswered = session
+            .response_written()
+            .is_none_or(|answer| answer.status.is_informational() && answer.status != StatusCode::SWITCHING_PROTOCOLS);
+        // Pingora does not keep a connection after a failure, so the client is told.
+        session.set_keepalive(None);
+        // An error here is a client that left.
+        let _ = match (failure, way.max_body()) {
+            _ if !unanswered => Ok(()),
+            (Failure::BackendsFull, _) => reply::send(session, reply::busy()).await,
+            (Failure::BodyTooLarge, Some(most)) => reply::send(session, &body_too_large(most)).await,
+            _ => match failure.status() {
+                Some(status) => self.refuse(session, way, status).await,
+                None => Ok(()),
+            },
+        };
+        FailToProxy { error_code: failure.code(), can_reuse_downstream: false }
+    }
+
+    /// Counts every request that came this way, once it is over.
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, way: &mut Way) {
+        self.write_down(session, way);
+        let status = session.response_written().map(|answer| answer.status.as_u16());
+        self.entrance.answered(status);
+        if let Some(trace) = way.trace.take() {
+            trace.end(status, error.map(|error| error.etype().as_str()));
+        }
+        if way.group.is_some() {
+            let metrics = way.group().upstream.metrics();
+            metrics.codes.count(status);
+            // A tunnel is open for as long as its ends like it to be.
+            if let Some(began) = way.began.filter(|_| !session.was_upgraded()) {
+                metrics.waits.add(began.elapsed());
+            }
+        }
+    }
+
+    /// What is worth a line was written by `fail_to_proxy`.
+    fn suppress_error_log(&self, _session: &Session, _way: &Way, _error: &Error) -> bool {
+        true
+    }
+
+    /// A request that another backend may still answer is not worth a line; the backend's health has one.
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Way, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
+    }
+}
+
+/// A backend of this group for a request.
+fn pick(upstream: &Upstream, session: &Session, way: &Way) -> Result<Pick, NoPick> {
+    let client = way.client.address;
+    upstream.pick(client, |key| hash_key::hash(session.req_header(), client, key), way.tried.as_slice())
+}
+
+/// Begins to trace a request of `client` for the route of this prefix.
+fn begin_trace(session: &Session, client: Client, route: &str) -> Option<Box<trace::Request>> {
+    let request = session.req_header();
+    let parent = if client.by_proxy { trace::parent(request) } else { None };
+    let known = trace::Known {
+        method: request.method.as_str(),
+        path: request.uri.path(),
+        route,
+        scheme: if is_encrypted(session) { "https" } else { "http" },
+        client: client.address,
+    };
+    trace::Request::begin(known, parent.as_ref()).map(Box::new)
+}
+
+/// Whether the client came over TLS.
+fn is_encrypted(session: &Session) -> bool {
+    session.digest().is_some_and(|digest| digest.ssl_digest.is_some())
+}
+
+/// Where the connection came from; all zeros for a connection without an address, which no listener makes.
+fn peer_address(session: &Session) -> SocketAddr {
+    let address = session.client_addr().and_then(|address| address.as_inet());
+    address.copied().unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into())
+}
+
+#[cfg(test)]
+mod tests;

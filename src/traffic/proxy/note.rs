@@ -1,0 +1,132 @@
+//! What is noted of a request on its way through Pingora, and how it is written down in the end.
+
+use std::any::Any;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use http::Version;
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora::modules::http::{HttpModule, HttpModuleBuilder, Module};
+use pingora_proxy::Session;
+
+use super::{Proxy, Way, peer_address};
+use crate::http::answer::{Answer, Meaning};
+use crate::http::request_id::RequestId;
+use crate::observe::access_log::{Record, Target};
+
+/// What nobody but a log asks for.
+#[derive(Default)]
+pub struct Note {
+    /// If requests have ids.
+    pub id: Option<RequestId>,
+    /// Of an answer of the edge's own.
+    meaning: Meaning,
+    /// At how many backends it was tried.
+    tries: u32,
+    /// When the last of them was chosen.
+    chosen: Option<Instant>,
+    /// How long that one took.
+    took: Option<Duration>,
+}
+
+impl Note {
+    /// The edge answers it so itself.
+    pub fn answered(&mut self, answer: &Answer) {
+        self.meaning = answer.meaning;
+    }
+
+    /// It goes to a backend.
+    pub fn chosen(&mut self, now: Instant) {
+        self.tries += 1;
+        self.chosen = Some(now);
+        self.took = None;
+    }
+
+    /// The backend has no more to do with it.
+    pub fn left(&mut self) {
+        self.took = self.took.or_else(|| self.chosen.map(|chosen| chosen.elapsed()));
+    }
+}
+
+impl Proxy {
+    /// Gives a request its id, if requests have any: answers will carry it.
+    pub(super) fn name(&self, session: &mut Session, way: &mut Way) {
+        let Some(header) = self.entrance.id_header() else { return };
+        way.note.id = self.entrance.id_of(&way.rules, peer_address(session).ip(), session.req_header());
+        if let (Some(id), Some(echo)) = (&way.note.id, session.downstream_modules_ctx.get_mut::<Echo>()) {
+            echo.0 = Some((header.sent.clone(), id.to_string()));
+        }
+    }
+
+    /// Writes a request down that is over, if it is to be.
+    pub(super) fn write_down(&self, session: &Session, way: &Way) {
+        let Some(log) = self.entrance.access_log() else { return };
+        let note = &way.note;
+        if !log.takes(note.meaning.is_refusal()) {
+            return;
+        }
+        let (head, peer) = (session.req_header(), peer_address(session));
+        let raw = head.raw_path();
+        let target = Target {
+            method: head.method.as_str().as_bytes(),
+            target: if raw.is_empty() { b"/" } else { raw },
+            protocol: match head.version {
+                Version::HTTP_10 => "HTTP/1.0",
+                Version::HTTP_2 => "HTTP/2.0",
+                _ => "HTTP/1.1",
+            },
+        };
+        let settings = way.group.map(|group| way.rules.groups[group].upstream.settings());
+        log.write(&Record {
+            client: way.rules.clients.of(peer.ip(), head).address,
+            peer,
+            target,
+            head,
+            tls: session.digest().and_then(|digest| digest.ssl_digest.as_deref()).map(|tls| tls.version.as_ref()),
+            status: session.response_written().map(|answer| answer.status.as_u16()),
+            bytes: session.body_bytes_sent() as u64,
+            duration: way.began.map(|began| began.elapsed()),
+            id: note.id.as_ref(),
+            route: way.route.map(|route| way.rules.routes[route].path.as_str()),
+            upstream: settings.as_ref().map(|settings| settings.name.as_str()),
+            backend: way.last(),
+            backend_duration: note.took,
+            tries: note.tries,
+            sale: self.shop.find(head.uri.path()).map(|place| place.sale().id()),
+            outcome: note.meaning.outcome(),
+            order: note.meaning.order(),
+        });
+    }
+}
+
+/// Puts a request's id into every answer to it, whoever gives it.
+#[derive(Default)]
+struct Echo(Option<(String, String)>);
+
+#[async_trait]
+impl HttpModule for Echo {
+    async fn response_header_filter(&mut self, answer: &mut ResponseHeader, _end: bool) -> Result<()> {
+        match &self.0 {
+            Some((name, id)) => answer.insert_header(name.clone(), id),
+            None => Ok(()),
+        }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+/// Has every request bring its [`Echo`].
+pub struct Echoes;
+
+impl HttpModuleBuilder for Echoes {
+    fn init(&self) -> Module {
+        Box::new(Echo::default())
+    }
+}

@@ -1,0 +1,60 @@
+//! Requests whose head nobody should act on, since whoever reads it next may understand something else.
+//!
+//! The front door lends every such request to Pingora, which has refused the most of them by itself; the rest are refused
+//! here, before anything is routed or sold.
+
+use http::Version;
+use http::header::{HOST, TRANSFER_ENCODING};
+use pingora::protocols::http::ServerSession as HttpSession;
+use serde_json::json;
+
+use crate::http::answer::Answer;
+use crate::http::host::is_host;
+
+/// Why a request is refused, if it is. Nothing may follow it on its connection.
+pub(super) fn of(session: &HttpSession) -> Option<Answer> {
+    let request = session.req_header();
+    match request.headers.get(HOST) {
+        // RFC 9112, 3.2. Pingora has refused two of them, and one that differs from the target's.
+        None if request.version == Version::HTTP_11 => {
+            return Some(refusal(400, "Host", "is missing"));
+        }
+        Some(host) if !is_host(host.as_bytes()) => {
+            return Some(refusal(400, "Host", "is not a name or an address, perhaps with a port"));
+        }
+        _ => {}
+    }
+    let HttpSession::H1(session) = session else { return None };
+    if !is_target(request.raw_path()) {
+        return Some(refusal(400, "target", "is neither a path nor an http address (RFC 9112, 3.2)"));
+    }
+    let mut codings = request.headers.get_all(TRANSFER_ENCODING).iter();
+    let coding = codings.next()?;
+    // Pingora lets the coding win and drops the length before anybody is asked (RFC 9112, 6.3, allows that), so only the
+    // bytes still have it.
+    if has_length(&session.get_headers_raw_bytes()) {
+        return Some(refusal(400, "Content-Length", "is given together with Transfer-Encoding"));
+    }
+    let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+    (!is_chunked).then(|| refusal(501, "Transfer-Encoding", "must be chunked and nothing else"))
+}
+
+/// A path, an address that it is a path of, or the `*` of `OPTIONS`. Of whatever else comes, Pingora finds some path.
+fn is_target(target: &[u8]) -> bool {
+    let begins = |with: &[u8]| target.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with));
+    target == b"*" || [&b"/"[..], b"http://", b"https://"].into_iter().any(begins)
+}
+
+/// Whether a head that Pingora has parsed has a `Content-Length`: no line of it is folded, and no name has a blank behind.
+fn has_length(head: &[u8]) -> bool {
+    let name = |line: &[u8]| line.get(..15).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length:"));
+    head.split(|byte| *byte == b'\n').skip(1).any(name)
+}
+
+fn refusal(status: u16, field: &str, detail: &str) -> Answer {
+    let (name, title) = match status {
+        501 => ("not-implemented", "Not implemented"),
+        _ => ("bad-request", "Bad request"),
+    };
+    Answer::problem(status, name, title, &format!("{field} {detail}"), json!({ "field": field }))
+}
