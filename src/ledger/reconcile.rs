@@ -78,7 +78,7 @@ pub struct Witness {
 /// Differences of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// Which kind; the kinds are listed in the README.
+    /// Which kind; docs/operating/lost-data.md lists the kinds.
     pub kind: &'static str,
     /// How many.
     pub count: u64,
