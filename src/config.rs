@@ -8,6 +8,7 @@ mod buyer;
 mod check;
 mod delivery;
 mod errors;
+mod field;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod listen;
@@ -32,14 +33,16 @@ pub use answers::{Coding, Compression, ErrorPage, Fallback, Files, HeaderRules};
 pub use buyer::{BuyerSource, Token, TokenPlace};
 pub use delivery::Delivery;
 pub use errors::{Error, Errors};
-pub use listen::{CertificateFiles, Listener, ProxyProtocol, Redirect, Tls, TlsVersion};
-pub use logs::{AccessLog, ErrorLog, LogFormat, LogPlace, RequestIdHeader};
+pub use field::Field;
+pub use listen::{Listener, ProxyProtocol, Redirect, Tls, TlsVersion};
+pub use logs::{AccessLog, ErrorLog, LogFormat, LogPlace};
 pub use redis::{Durability, Redis, RedisPlace, Replicas};
 pub use sale::Sale;
 pub use tracing::Tracing;
 pub use upstream::{Balance, HashKey, HealthCheck, HostHeader, Probe, Resolve, Server, Upstream, UpstreamTimeouts};
 
 use crate::http::client::{Access, AddressHeader, Networks};
+use crate::http::request_id::RequestIdHeader;
 
 /// Everything that one edge was told, checked.
 #[derive(Debug, Clone, PartialEq)]

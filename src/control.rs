@@ -5,8 +5,10 @@
 pub mod client;
 mod delivery;
 mod errands;
+mod exposition;
 pub mod logs;
 mod orders;
+pub mod process;
 mod reconcile;
 
 use std::sync::Arc;
@@ -25,13 +27,14 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 pub use self::errands::Errand;
+use crate::control::exposition::Exposition;
 use crate::control::logs::Logs;
 use crate::delivery::Delivery;
 use crate::http::answer::Answer;
 use crate::ledger::reconcile::Bookkeeper;
 use crate::ledger::{LedgerError, SaleState, TOTAL_MAX, View};
 use crate::limits::Limits;
-use crate::observe::telemetry::{Codes, Exposition};
+use crate::observe::telemetry::Codes;
 use crate::observe::trace;
 use crate::sale::shop::Shop;
 use crate::sale::{Sale, reply};

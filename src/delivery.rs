@@ -11,10 +11,9 @@ mod backoff;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod halving;
-mod known;
+mod order_service_query;
 mod outage;
 mod post;
-mod secret;
 mod signature;
 mod wire;
 mod worker;
@@ -25,9 +24,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use self::backoff::Backoff;
-pub use self::known::KnownError;
+pub use self::order_service_query::KnownError;
 pub use self::post::{Answer, Poster};
-pub use self::secret::{Secret, SecretError};
 pub use self::signature::sign;
 use self::worker::Worker;
 use crate::ledger::reconcile::{Bookkeeper, Witness};
@@ -160,7 +158,7 @@ impl Delivery {
     /// Those of the ledger; [`LedgerError::Fenced`] if it was behind.
     pub async fn compare(&self) -> Result<bool, LedgerError> {
         let Some(epoch) = self.sale.epoch() else { return Ok(true) };
-        let newest = match known::newest(&self.poster, self.sale.id(), Some(epoch)).await {
+        let newest = match order_service_query::newest(&self.poster, self.sale.id(), Some(epoch)).await {
             Ok(newest) => newest,
             Err(KnownError::Unsupported(_)) => return Ok(true),
             Err(KnownError::Failed(_)) => return Ok(false),
@@ -186,7 +184,7 @@ impl Delivery {
     /// # Errors
     /// See [`KnownError`].
     pub async fn known(&self, epoch: u64) -> Result<Witness, KnownError> {
-        known::all(&self.poster, self.sale.id(), epoch).await
+        order_service_query::all(&self.poster, self.sale.id(), epoch).await
     }
 
     /// The sale's name in the ledger.

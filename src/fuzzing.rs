@@ -5,9 +5,19 @@
 
 pub use crate::config::fuzz::check as config;
 pub use crate::sale::request::fuzz::check as request;
-pub use crate::stores::embedded::journal::fuzz::check as journal;
-pub use crate::stores::redis::reply::fuzz::check as reply;
 pub use crate::traffic::front::head::fuzz::check as head;
+
+use crate::delivery::fuzz::can_be_told;
+
+/// Bytes as the file of an embedded ledger. What is read from them can be delivered.
+pub fn journal(bytes: &[u8]) {
+    crate::stores::embedded::journal::fuzz::check(bytes, can_be_told);
+}
+
+/// Bytes as a reply of Redis. What is read from them can be delivered.
+pub fn reply(bytes: &[u8]) {
+    crate::stores::redis::reply::fuzz::check(bytes, can_be_told);
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,5 +2,6 @@
 
 pub mod answer;
 pub mod client;
+pub mod head;
 pub mod host;
 pub mod request_id;

@@ -4,6 +4,7 @@
 //! as a state machine without I/O, in [`model`]; the embedded ledger runs that very machine, and the Redis scripts are
 //! tested against it, step by step.
 
+pub mod buyer;
 mod log;
 pub mod model;
 mod order;

@@ -6,20 +6,19 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use spikegate::auth::admission::{Keys, Pass};
+use spikegate::auth::secret::Secret;
 use spikegate::config::{Config, Errors, Store};
 use spikegate::control::client::{self, Wish};
-use spikegate::delivery::Secret;
 use spikegate::ledger::OrderId;
 use spikegate::observe::error_log;
 use spikegate::server;
-use spikegate::traffic::tls;
 
 /// The exit code of a reconciliation that found more than it put right.
 const DIFFERENCES_LEFT: u8 = 3;
@@ -368,7 +367,8 @@ fn ask(place: &Place, wish: &Wish) -> Result<ExitCode, String> {
 fn check(path: &Path) -> Result<(), String> {
     let config = Config::load(path).map_err(|errors| errors.to_string())?;
     let certificates = config.listen.iter().filter_map(|listener| listener.tls.as_ref());
-    certificates.flat_map(tls::troubles).for_each(|trouble| println!("warning: {trouble}"));
+    let warnings = certificates.flat_map(|tls| tls.warnings(SystemTime::now()));
+    warnings.for_each(|warning| println!("warning: {warning}"));
     println!("{}: ok", path.display());
     Ok(())
 }

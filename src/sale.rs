@@ -7,6 +7,7 @@
 pub mod batch;
 pub mod gate;
 mod keeping;
+pub mod metrics;
 mod outcome;
 pub mod reply;
 pub mod request;
@@ -31,8 +32,8 @@ use self::stat_log::StatLog;
 use crate::config::{self, BuyerSource};
 use crate::ledger::{Identity, Ledger, LedgerError, OrderId, Purchase, Terms, View};
 use crate::limits::Taken;
-use crate::observe::telemetry::SaleMetrics;
 use crate::observe::trace;
+use crate::sale::metrics::SaleMetrics;
 
 /// A purchase in the queue; it is decided, whether its outcome is waited for or not.
 pub struct Queued {

@@ -33,14 +33,16 @@ use self::signals::{Event, Signals, Told};
 use self::sockets::Sockets;
 use self::upgrade::{Predecessor, Successor, Turn};
 use self::works::{Opened, deliver, open_shop, poster, secret_of};
+use crate::auth::secret::SecretError;
 use crate::config::Config;
 use crate::config::reload::Report;
-use crate::control::logs::{self, Logs};
+use crate::control::logs::{self, LogError, Logs};
+use crate::control::process;
 use crate::control::{self, Control, Errand};
-use crate::delivery::{Poster, SecretError};
+use crate::delivery::Poster;
 use crate::ledger::LedgerError;
 use crate::limits::Limits;
-use crate::observe::telemetry::{Codes, process};
+use crate::observe::telemetry::Codes;
 use crate::observe::trace;
 use crate::stores::embedded::EmbeddedLedger;
 use crate::traffic::entrance::Entrance;
@@ -97,15 +99,8 @@ pub enum StartError {
         source: io::Error,
     },
     /// A log cannot be written.
-    #[error("{setting}.path: {path}: {source}")]
-    Log {
-        /// Which one.
-        setting: &'static str,
-        /// The file.
-        path: String,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// Traces cannot be sent.
     #[error("tracing.endpoint: {0}")]
     Tracing(String),

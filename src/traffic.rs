@@ -1,6 +1,9 @@
 //! The way of a request: accepted at the front door, answered there or passed to the proxy.
 
+pub mod door;
 pub mod entrance;
+pub mod failure;
+pub mod files;
 pub mod front;
 pub mod proxy;
 pub mod route;

@@ -7,6 +7,7 @@
 mod backend;
 mod check;
 mod health;
+pub mod metrics;
 mod names;
 mod rendezvous;
 mod slow_start;
@@ -23,7 +24,8 @@ use rand::Rng;
 use tokio::sync::{Notify, watch};
 
 use crate::config::{self, Balance, HashKey};
-use crate::observe::telemetry::{Buckets, GroupMetrics};
+use crate::observe::telemetry::Buckets;
+use crate::upstream::metrics::GroupMetrics;
 use backend::Backend;
 pub use backend::{Counts, Pick};
 use health::Health;

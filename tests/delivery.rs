@@ -213,7 +213,7 @@ fn an_edge_that_begins_to_deliver_delivers_what_was_before_and_makes_its_secret(
         .start();
     all_is_delivered(&edge);
     let secret = std::fs::read_to_string(edge.folder().join("data/delivery.secret")).unwrap();
-    let secret = spikegate::delivery::Secret::of(&secret).unwrap();
+    let secret = spikegate::auth::secret::Secret::of(&secret).unwrap();
     let heard = heard.lock().unwrap();
     let mut events = Vec::new();
     for (line, signature, body) in &*heard {

@@ -10,7 +10,7 @@ use std::fmt::Write;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::delivery::Secret;
+use crate::auth::secret::Secret;
 
 /// The header that it comes in.
 pub const HEADER: &str = "X-Admission";

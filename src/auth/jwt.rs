@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 
 pub use keys::{Algorithm, Key, KeyError};
 
-use crate::sale::request::is_buyer;
+use crate::ledger::buyer::is_buyer;
 
 /// What a token has to be.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use super::node::{Fields, Node};
 use super::value::{MINUTE, SECOND, duration, file_path, text, word};
 use crate::auth::admission;
 use crate::auth::jwt::{self, Algorithm, Key, KeyError, Rules};
-use crate::delivery::Secret;
+use crate::auth::secret::Secret;
 
 /// Where the buyer's id comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,9 +6,8 @@ use std::time::Duration;
 use serde_yaml::Value;
 
 use super::node::Node;
-use super::read::upstream_named;
-use super::value::{MILLISECOND, MINUTE, SECOND, duration, file_path, is_url_path, text};
-use crate::delivery::Secret;
+use super::value::{MILLISECOND, MINUTE, SECOND, duration, file_path, is_url_path, text, upstream_named};
+use crate::auth::secret::Secret;
 
 /// Who is told of every change of the sales.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,13 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use ipnet::IpNet;
 use serde_yaml::Value;
 
 use super::node::{Fields, Node};
 use super::value::{file_path, flag, listen_address, number, text, word};
-use crate::traffic::tls::Certificate;
+use crate::auth::certificate::{Certificate, CertificateFiles};
 
 /// One public address, and what is spoken there.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,13 +43,21 @@ pub struct Tls {
     pub min_version: TlsVersion,
 }
 
-/// Where a certificate and its key are, both in PEM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CertificateFiles {
-    /// The certificate, and behind it those that vouch for it.
-    pub certificate: PathBuf,
-    /// The private key, without a passphrase.
-    pub key: PathBuf,
+impl Tls {
+    /// What clients may not like about the certificates at this time, in words. Certificates that cannot be read are left out:
+    /// the reader of the file reports those.
+    #[must_use]
+    pub fn warnings(&self, now: SystemTime) -> Vec<String> {
+        let warning = |(index, files): (usize, &CertificateFiles)| {
+            let certificate = Certificate::read(files).ok()?;
+            let nameless = || {
+                (index > 0 && certificate.names.is_empty()).then(|| "is for no name, so no client sees it".to_owned())
+            };
+            let warning = certificate.trouble_at(now).or_else(nameless)?;
+            Some(format!("certificate {}: {warning}", files.certificate.display()))
+        };
+        self.certificates.iter().enumerate().filter_map(warning).collect()
+    }
 }
 
 /// The versions of TLS that are not broken.

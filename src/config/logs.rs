@@ -3,13 +3,14 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, DATE, HeaderName};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, DATE};
 use log::LevelFilter;
 
 use super::answers::header_name;
+use super::field::Field;
 use super::node::{Fields, Node};
 use super::value::{file_path, share, text, word};
-use crate::observe::access_log::Field;
+use crate::http::request_id::RequestIdHeader;
 
 /// What is written down of requests.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,15 +67,6 @@ impl Default for ErrorLog {
     fn default() -> Self {
         Self { place: LogPlace::Stderr, level: LevelFilter::Info }
     }
-}
-
-/// The header that carries the ids of requests.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestIdHeader {
-    /// As it is sent: in the file's own case.
-    pub sent: String,
-    /// As it is looked for.
-    pub name: HeaderName,
 }
 
 /// The three of them.

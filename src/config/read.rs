@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use serde_yaml::Value;
 
-use super::errors::{Errors, did_you_mean};
+use super::errors::Errors;
 use super::node::{Fields, Node, is_word};
 use super::value::{
-    DAY, MILLISECOND, MINUTE, SECOND, duration, file_path, flag, is_host, is_url_path, listen_address, number, secret,
-    size, text, word,
+    DAY, MILLISECOND, MINUTE, SECOND, duration, file_path, flag, is_host, is_url_path, listen_address, number, quota,
+    rate, secret, size, text, upstream_named, word,
 };
 use super::{
-    ClientTimeouts, Config, Control, Ledger, Limits, MAX_BODY, Quota, Route, Store, Target, answers, check, delivery,
-    listen, logs, redis, sale, tracing, upstream,
+    ClientTimeouts, Config, Control, Ledger, Limits, MAX_BODY, Route, Store, Target, answers, check, delivery, listen,
+    logs, redis, sale, tracing, upstream,
 };
 use crate::http::client::{Access, AddressHeader, Network, NetworkError, Networks};
 
@@ -172,25 +172,6 @@ fn network(node: &Node<'_>) -> Vec<Network> {
 
 const NETWORK: &str = "must be a network or an address, such as 10.0.0.0/8, \"2001:db8::/32\" or 192.0.2.1, or all";
 
-/// Requests a second, and how many of them at once.
-fn rate(limits: &mut Fields<'_>) -> (u32, u32) {
-    let requests_per_second = limits.read("requests_per_second", number(0..=100_000));
-    if limits.has("burst") && requests_per_second.is_none_or(|rate| rate == 0) {
-        limits.error("burst", "means nothing without requests_per_second");
-    }
-    let requests_per_second = requests_per_second.unwrap_or(0);
-    (requests_per_second, limits.read("burst", number(1..=1_000_000)).unwrap_or(requests_per_second.max(1)))
-}
-
-/// What each of those that a group concerns may take.
-pub(super) fn quota(node: &Node<'_>) -> Quota {
-    node.mapping(|limits| {
-        let (requests_per_second, burst) = rate(limits);
-        let concurrent = limits.read("concurrent", number(0..=1_000_000)).unwrap_or(0);
-        Quota { requests_per_second, burst, concurrent }
-    })
-}
-
 /// More than this nobody means.
 const SIZE_MAX: u64 = 1 << 40;
 
@@ -299,15 +280,4 @@ fn route_path(node: &Node<'_>) -> Option<String> {
         let fits = is_url_path(path) && (path == "/" || !path.ends_with('/'));
         fits.then(|| path.to_owned())
     })(node)
-}
-
-/// The index of a group by its name.
-pub(super) fn upstream_named(node: &Node<'_>, upstreams: &[&str]) -> Option<usize> {
-    let name = text("must be the name of an upstream", |name| Some(name.to_owned()))(node)?;
-    let index = upstreams.iter().position(|upstream| *upstream == name);
-    if index.is_none() {
-        let hint = did_you_mean(&name, upstreams.iter().copied());
-        node.error(format!("there is no upstream {name:?}{hint}"));
-    }
-    index
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::buyer::{admission, buyer};
 use super::node::Node;
-use super::read::quota;
-use super::value::{DAY, MILLISECOND, MINUTE, SECOND, duration, file_path, flag, is_url_path, number, text, time_ms};
+use super::value::{
+    DAY, MILLISECOND, MINUTE, SECOND, duration, file_path, flag, is_url_path, number, quota, text, time_ms,
+};
 use super::{BuyerSource, Quota};
 use crate::auth::admission;
 use crate::ledger::TOTAL_MAX;

@@ -15,6 +15,7 @@ mod whole_file;
 use http::HeaderName;
 
 use super::*;
+use crate::auth::certificate::CertificateFiles;
 
 const SHIPPED: &str = include_str!("../../conf/spikegate.yaml");
 

@@ -30,6 +30,17 @@ pub struct Upstream {
     pub resolve: Resolve,
 }
 
+impl Upstream {
+    /// The `Host` that this group's backends see, unless it is the client's own.
+    #[must_use]
+    pub fn default_host(&self) -> &str {
+        match &self.host_header {
+            HostHeader::Upstream | HostHeader::Client => &self.name,
+            HostHeader::Literal(host) => host,
+        }
+    }
+}
+
 /// How names are looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolve {

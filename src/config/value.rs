@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo, Timestamp};
 
+use super::Quota;
 use super::errors::did_you_mean;
-use super::node::Node;
+use super::node::{Fields, Node};
 
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -172,4 +173,34 @@ pub(super) fn host_and_port(text: &str) -> Option<(&str, u16)> {
 /// Digits alone; `parse` would also take a sign.
 pub(super) fn is_digits(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Requests a second, and how many of them at once.
+pub(super) fn rate(limits: &mut Fields<'_>) -> (u32, u32) {
+    let requests_per_second = limits.read("requests_per_second", number(0..=100_000));
+    if limits.has("burst") && requests_per_second.is_none_or(|rate| rate == 0) {
+        limits.error("burst", "means nothing without requests_per_second");
+    }
+    let requests_per_second = requests_per_second.unwrap_or(0);
+    (requests_per_second, limits.read("burst", number(1..=1_000_000)).unwrap_or(requests_per_second.max(1)))
+}
+
+/// What each of those that a group concerns may take.
+pub(super) fn quota(node: &Node<'_>) -> Quota {
+    node.mapping(|limits| {
+        let (requests_per_second, burst) = rate(limits);
+        let concurrent = limits.read("concurrent", number(0..=1_000_000)).unwrap_or(0);
+        Quota { requests_per_second, burst, concurrent }
+    })
+}
+
+/// The index of a group by its name.
+pub(super) fn upstream_named(node: &Node<'_>, upstreams: &[&str]) -> Option<usize> {
+    let name = text("must be the name of an upstream", |name| Some(name.to_owned()))(node)?;
+    let index = upstreams.iter().position(|upstream| *upstream == name);
+    if index.is_none() {
+        let hint = did_you_mean(&name, upstreams.iter().copied());
+        node.error(format!("there is no upstream {name:?}{hint}"));
+    }
+    index
 }

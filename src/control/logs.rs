@@ -8,7 +8,6 @@ use crate::config::{self, LogPlace};
 use crate::observe::access_log::{self, AccessLog};
 use crate::observe::error_log;
 use crate::sale::shop::Shop;
-use crate::server::StartError;
 
 /// The access log, the stat logs of the sales, and the error log of the process.
 #[derive(Clone)]
@@ -28,11 +27,23 @@ pub struct Counts {
     pub dropped: u64,
 }
 
+/// A log cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting}.path: {path}: {source}")]
+pub struct LogError {
+    /// The setting that names the log.
+    setting: &'static str,
+    /// The file.
+    path: String,
+    /// What the system said.
+    source: io::Error,
+}
+
 /// From now on the edge says of itself what it has to say where the settings want it.
 ///
 /// # Errors
 /// If that file cannot be opened.
-pub fn begin(settings: &config::ErrorLog) -> Result<(), StartError> {
+pub fn begin(settings: &config::ErrorLog) -> Result<(), LogError> {
     error_log::settle(settings).map_err(|source| refused(error_log::SETTING, &settings.place, source))
 }
 
@@ -40,13 +51,13 @@ pub fn begin(settings: &config::ErrorLog) -> Result<(), StartError> {
 ///
 /// # Errors
 /// If its file cannot be opened.
-pub fn open(settings: &config::AccessLog) -> Result<Arc<AccessLog>, StartError> {
+pub fn open(settings: &config::AccessLog) -> Result<Arc<AccessLog>, LogError> {
     let opened = AccessLog::open(settings).map(Arc::new);
     opened.map_err(|source| refused(access_log::SETTING, &settings.place, source))
 }
 
-fn refused(setting: &'static str, place: &LogPlace, source: io::Error) -> StartError {
-    StartError::Log { setting, path: place.to_string(), source }
+fn refused(setting: &'static str, place: &LogPlace, source: io::Error) -> LogError {
+    LogError { setting, path: place.to_string(), source }
 }
 
 impl Logs {

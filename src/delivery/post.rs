@@ -15,9 +15,8 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::known::{self, KnownError};
-use super::{Secret, signature};
-use crate::config::HostHeader;
+use super::signature;
+use crate::auth::secret::Secret;
 use crate::ledger::{WHY_MAX, brief};
 use crate::upstream::{Pick, Upstream};
 
@@ -96,14 +95,6 @@ impl Poster {
             Exchanged::Refused(why) => Answer::Refused(why),
             Exchanged::Failed(why) => Answer::Failed(why),
         }
-    }
-
-    /// The newest log entry that the order service has heard of, of whichever sale has had this id; 0 for none.
-    ///
-    /// # Errors
-    /// See [`KnownError`].
-    pub async fn newest_of_any(&self, sale: &str) -> Result<u64, KnownError> {
-        known::newest(self, sale, None).await
     }
 
     /// Posts a question to a path below, signed in the same way.
@@ -201,17 +192,9 @@ impl Poster {
         })
     }
 
-    fn host(&self) -> String {
-        let settings = self.upstream.settings();
-        match &settings.host_header {
-            HostHeader::Upstream | HostHeader::Client => settings.name.clone(),
-            HostHeader::Literal(host) => host.clone(),
-        }
-    }
-
     async fn write(&self, session: &mut HttpSession, path: &str, body: &str) -> pingora::Result<()> {
         let mut head = RequestHeader::build("POST", path.as_bytes(), Some(6))?;
-        head.insert_header(HOST, self.host())?;
+        head.insert_header(HOST, self.upstream.settings().default_host())?;
         head.insert_header(USER_AGENT, concat!("spikegate/", env!("CARGO_PKG_VERSION")))?;
         head.insert_header(CONTENT_TYPE, "application/json")?;
         head.insert_header(CONTENT_LENGTH, body.len())?;

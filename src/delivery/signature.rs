@@ -5,7 +5,7 @@ use std::fmt::Write;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::Secret;
+use crate::auth::secret::Secret;
 
 /// The header that carries it.
 pub const HEADER: &str = "Spikegate-Signature";

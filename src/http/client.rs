@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 pub use forwarded::AddressHeader;
 pub use network::{Network, NetworkError, Networks};
 
-use crate::sale::request::Head;
+use crate::http::head::Head;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,11 +3,21 @@
 use std::cell::Cell;
 use std::fmt;
 
-use crate::config::RequestIdHeader;
-use crate::sale::request::Head;
+use http::HeaderName;
+
+use crate::http::head::Head;
 
 /// The longest id that is taken from a proxy: room for a UUID, for AWS's and for a `traceparent`.
 const LONGEST: usize = 128;
+
+/// The header that carries the ids of requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestIdHeader {
+    /// As it is sent: in the file's own case.
+    pub sent: String,
+    /// As it is looked for.
+    pub name: HeaderName,
+}
 
 /// The id of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,6 @@
 
 mod combined;
 mod escape;
-mod field;
 mod json;
 mod record;
 mod stamp;
@@ -14,11 +13,10 @@ use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use field::Field;
 pub use record::{Record, Target};
 
 use crate::config::{self, LogFormat};
-use crate::observe::log_file::LogFile;
+use crate::observe::log_file::{Complaints, LogFile};
 use crate::observe::telemetry::Counter;
 
 /// The setting that names the log, for messages.
@@ -59,7 +57,7 @@ impl AccessLog {
     /// # Errors
     /// Those of [`LogFile::open`].
     pub fn open(settings: &config::AccessLog) -> io::Result<Self> {
-        let file = LogFile::open(&settings.place, SETTING)?;
+        let file = LogFile::open(&settings.place, SETTING, Complaints::ToErrorLog)?;
         let share = (settings.refusals * ALL as f64) as u64;
         Ok(Self { file, format: settings.format.clone(), share, skipped: Counter::default() })
     }

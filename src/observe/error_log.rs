@@ -5,6 +5,7 @@
 //! place in the source at most ten lines a second are written ([`flood`]); how many more there were is told.
 
 mod flood;
+pub mod throttle;
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -16,7 +17,7 @@ use env_logger::{Builder, Logger, Target};
 use log::{LevelFilter, Log, Metadata, Record};
 
 use crate::config::{self, LogPlace};
-use crate::observe::log_file::LogFile;
+use crate::observe::log_file::{Complaints, LogFile};
 use flood::{Flood, Passage};
 
 /// The setting that names it, for messages.
@@ -49,7 +50,7 @@ pub fn begin() {
 pub fn settle(settings: &config::ErrorLog) -> io::Result<()> {
     if settings.place != LogPlace::Stderr {
         // Who settles twice goes on as it began.
-        let _ = FILE.set(LogFile::open(&settings.place, SETTING)?);
+        let _ = FILE.set(LogFile::open(&settings.place, SETTING, Complaints::ToStandardError)?);
     }
     let logger = SETTLED.get_or_init(|| logger(settings.level));
     log::set_max_level(logger.filter());

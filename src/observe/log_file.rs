@@ -35,6 +35,15 @@ const SPARE_MAX: usize = 32;
 /// Who may read a log that is made: it says who asked for what.
 const MODE: u32 = 0o640;
 
+/// Where the writer of a log reports that it cannot write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Complaints {
+    /// For every log but the error log.
+    ToErrorLog,
+    /// For the error log, which cannot take what it cannot write.
+    ToStandardError,
+}
+
 /// A log that is open.
 #[derive(Debug)]
 pub struct LogFile(Arc<Shared>);
@@ -45,6 +54,7 @@ struct Shared {
     place: LogPlace,
     /// The setting that names it, for messages about it.
     setting: &'static str,
+    complaints: Complaints,
     sheets: [Sheet; STRIPES],
     /// A line lies on a sheet that is not full, and the writer was told. Set with that sheet locked, and cleared before the
     /// writer locks all of them, so that no line is overlooked.
@@ -78,15 +88,17 @@ struct Desk {
 }
 
 impl LogFile {
-    /// Opens it for appending and starts its writer. `setting` is the setting that names it.
+    /// Opens it for appending and starts its writer. `setting` is the setting that names it, `complaints` where the writer
+    /// reports that it cannot write.
     ///
     /// # Errors
     /// If it cannot be opened (a pipe that nobody reads cannot, either), or there are no threads.
-    pub fn open(place: &LogPlace, setting: &'static str) -> io::Result<Self> {
+    pub fn open(place: &LogPlace, setting: &'static str, complaints: Complaints) -> io::Result<Self> {
         let file = open(place)?;
         let shared = Arc::new(Shared {
             place: place.clone(),
             setting,
+            complaints,
             sheets: Default::default(),
             is_stirred: AtomicBool::new(false),
             desk: Mutex::default(),

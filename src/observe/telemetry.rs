@@ -1,14 +1,10 @@
 //! What is counted, on memory that no two threads share, and how Prometheus reads it.
 
-mod exposition;
 mod histogram;
-pub mod process;
 mod traffic;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::sale::{Outcome, Refusal};
-pub use exposition::Exposition;
 pub use histogram::{Buckets, Sizes, Waits};
 pub use traffic::Codes;
 
@@ -48,127 +44,6 @@ impl Counter {
     #[must_use]
     pub fn get(&self) -> u64 {
         self.stripes.iter().map(|stripe| stripe.0.load(Ordering::Relaxed)).sum()
-    }
-}
-
-/// The label values of `spikegate_purchases_total`, in the order of [`outcome_index`].
-const OUTCOMES: [&str; 21] = [
-    "ordered",
-    "repeated",
-    "sold_out",
-    "not_enough_left",
-    "buyer_limit",
-    "not_open",
-    "paused",
-    "closed",
-    "bad_request",
-    "key_reused",
-    "busy",
-    "unknown",
-    "unavailable",
-    "missing",
-    "unpaid_limit",
-    "lost_data",
-    "unauthorized",
-    "not_admitted",
-    "limited",
-    "denied",
-    "left",
-];
-
-const BAD_REQUEST: usize = 8;
-const LIMITED: usize = 18;
-const DENIED: usize = 19;
-const LEFT: usize = 20;
-
-fn outcome_index(outcome: &Outcome) -> usize {
-    match outcome {
-        Outcome::Ordered { again: false, .. } => 0,
-        Outcome::Ordered { again: true, .. } => 1,
-        Outcome::Refused(refusal) => match refusal {
-            Refusal::SoldOut => 2,
-            Refusal::NotEnough { .. } => 3,
-            Refusal::BuyerLimit { .. } => 4,
-            Refusal::NotYet { .. } => 5,
-            Refusal::Paused => 6,
-            Refusal::Closed => 7,
-            Refusal::KeyReused => 9,
-            Refusal::Busy => 10,
-            Refusal::Unavailable => 12,
-            Refusal::Missing => 13,
-            Refusal::UnpaidLimit { .. } => 14,
-            Refusal::LostData => 15,
-            Refusal::TokenMissing | Refusal::TokenInvalid(_) | Refusal::BuyerUnknown => 16,
-            Refusal::NotAdmitted(_) => 17,
-            Refusal::TooOften => LIMITED,
-        },
-        Outcome::Unknown { .. } => 11,
-    }
-}
-
-/// What is counted of a sale.
-#[derive(Debug, Default)]
-pub struct SaleMetrics {
-    outcomes: [Counter; OUTCOMES.len()],
-    /// Refused from memory.
-    pub refused_at_gate: Counter,
-    /// Tokens of which somebody wanted to have the signature checked.
-    pub tokens_checked: Counter,
-    /// Batches brought to the ledger.
-    pub batches: Counter,
-    /// Purchases in them; a batch that is asked again is not counted again.
-    pub attempts: Counter,
-    /// Batches asked again because their outcome was unknown.
-    pub retries: Counter,
-    /// Orders that this edge released because they were not paid in time.
-    pub expired: Counter,
-    /// How many purchases a batch had.
-    pub batch_size: Sizes,
-    /// How long the ledger took for a batch each time that it was asked, whether it answered or not.
-    pub ledger: Waits,
-    /// How long purchases that were put into the queue waited for their outcome.
-    pub waits: Waits,
-}
-
-/// What is counted of a group of backends.
-#[derive(Debug, Default)]
-pub struct GroupMetrics {
-    /// Requests by what their clients were answered.
-    pub codes: Codes,
-    /// How long they took, from their head to the end of the answer; not those that became a tunnel.
-    pub waits: Waits,
-}
-
-impl SaleMetrics {
-    /// The label value of an outcome.
-    #[must_use]
-    pub fn label(outcome: &Outcome) -> &'static str {
-        OUTCOMES[outcome_index(outcome)]
-    }
-
-    /// Counts how a purchase ended.
-    pub fn outcome(&self, outcome: &Outcome) {
-        self.outcomes[outcome_index(outcome)].add(1);
-    }
-
-    /// Counts a request that was no purchase.
-    pub fn bad_request(&self) {
-        self.outcomes[BAD_REQUEST].add(1);
-    }
-
-    /// Counts a purchase that was refused because its address asks too often.
-    pub fn limited(&self) {
-        self.outcomes[LIMITED].add(1);
-    }
-
-    /// Counts a purchase that was refused because its address may not ask.
-    pub fn denied(&self) {
-        self.outcomes[DENIED].add(1);
-    }
-
-    /// Counts a purchase whose client left before the ledger was asked.
-    pub fn left(&self) {
-        self.outcomes[LEFT].add(1);
     }
 }
 

@@ -20,7 +20,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, Span};
 
 use crate::config;
-use crate::sale::request::Head;
+use crate::http::head::Head;
 use collector::Exporter;
 pub use collector::{Count, counts};
 pub use purchase::{Batch, Purchase};

@@ -13,7 +13,7 @@ use super::{Outcome, Refusal, Sale};
 use crate::auth::admission::Denied;
 use crate::http::answer::{Answer, Meaning};
 use crate::ledger::{LedgerError, Order, OrderId, OrderState, SaleState};
-use crate::observe::telemetry::SaleMetrics;
+use crate::sale::metrics::SaleMetrics;
 
 /// When to ask again after a fault that may pass at any moment.
 const RETRY_SOON_S: u64 = 1;

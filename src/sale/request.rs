@@ -11,12 +11,12 @@ use opentelemetry::trace::SpanContext;
 
 use crate::auth::admission;
 use crate::config::{self, BuyerSource, TokenPlace};
+use crate::http::head::Head;
 use crate::ledger::QUANTITY_MAX;
+use crate::ledger::buyer::{BUYER_MAX, may_be_in_buyer};
 
 /// The most bytes that the body of a purchase may have.
 pub const BODY_MAX: usize = 4096;
-/// The most bytes that a buyer's id may have.
-pub const BUYER_MAX: usize = 128;
 /// The most characters that an Idempotency-Key may have.
 pub const KEY_MAX: usize = 255;
 
@@ -25,29 +25,6 @@ const BEARER: &str = "Bearer ";
 const KEY_HEADER: &str = "Idempotency-Key";
 const KEY_NAME: &str = "idempotency_key";
 const QUANTITY_NAME: &str = "quantity";
-
-/// The head of a request, whoever parsed it.
-pub trait Head: Sync {
-    /// The method, as sent.
-    fn method(&self) -> &str;
-    /// What stands behind the `?`, still encoded.
-    fn query(&self) -> Option<&[u8]>;
-    /// Gives the values of every header of that name, in their order.
-    fn headers<'a>(&'a self, name: &str, each: &mut dyn FnMut(&'a [u8]));
-}
-
-/// A head of which nothing is known.
-impl Head for () {
-    fn method(&self) -> &str {
-        ""
-    }
-
-    fn query(&self) -> Option<&[u8]> {
-        None
-    }
-
-    fn headers<'a>(&'a self, _name: &str, _each: &mut dyn FnMut(&'a [u8])) {}
-}
 
 /// A purchase that makes sense.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -316,7 +293,7 @@ impl<'a, 's> Inputs<'a, 's> {
         };
         let buyer = match self.buyer.given {
             Some((field, name)) => {
-                check_text(&field, &name, BUYER_MAX, |character| !character.is_control())?;
+                check_text(&field, &name, BUYER_MAX, may_be_in_buyer)?;
                 Some(name)
             }
             None => None,
@@ -364,12 +341,6 @@ fn quantity(text: &str) -> Option<u32> {
     // A leading sign would parse; a purchase has none.
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|quantity| digits && (1..=QUANTITY_MAX).contains(quantity))
-}
-
-/// Whether a text may be a buyer's id.
-#[must_use]
-pub fn is_buyer(text: &str) -> bool {
-    check_text("", text, BUYER_MAX, |character| !character.is_control()).is_ok()
 }
 
 fn check_text(field: &str, text: &str, most: usize, allowed: impl Fn(char) -> bool) -> Result<(), Rejection> {

@@ -11,10 +11,11 @@ use serde_json::json;
 
 use crate::http::answer::{Answer, Meaning};
 use crate::http::client::Client;
+use crate::http::head::Head;
 use crate::ledger::{LedgerError, OrderId};
-use crate::observe::telemetry::SaleMetrics;
 use crate::observe::trace;
-use crate::sale::request::{self, Dialect, Head};
+use crate::sale::metrics::SaleMetrics;
+use crate::sale::request::{self, Dialect};
 use crate::sale::{Sale, reply};
 
 /// Where the orders and the counters of all sales stand.

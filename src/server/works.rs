@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::StartError;
+use crate::auth::secret::Secret;
 use crate::config::{self, Config, Store};
-use crate::delivery::{Delivery, KnownError, Poster, Secret};
+use crate::delivery::{Delivery, KnownError, Poster};
 use crate::ledger::reconcile::Bookkeeper;
 use crate::ledger::{Ledger, LedgerError, Outbox};
 use crate::observe::error_log;

@@ -3,15 +3,17 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::config::RequestIdHeader;
 use crate::http::answer::Answer;
 use crate::http::client::Client;
+use crate::http::head::Head;
 use crate::http::request_id::RequestId;
+use crate::http::request_id::RequestIdHeader;
 use crate::limits::{Admitted, Limits};
 use crate::observe::access_log::AccessLog;
-use crate::observe::telemetry::{Codes, SaleMetrics};
+use crate::observe::telemetry::Codes;
+use crate::sale::metrics::SaleMetrics;
 use crate::sale::reply;
-use crate::sale::request::{Dialect, Head};
+use crate::sale::request::Dialect;
 use crate::sale::shop::Place;
 use crate::traffic::rules::Rules;
 

@@ -9,8 +9,8 @@
 //! The two ways give the same answers, byte for byte; a test compares them.
 
 mod connection;
-mod door;
 mod flood;
+mod handshake;
 pub(crate) mod head;
 mod http2;
 mod lent;
@@ -34,16 +34,16 @@ use pingora_proxy::HttpProxy;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-pub use self::door::Door;
 pub use self::stream::Listener;
 
 use self::connection::Connection;
 use self::stream::Stream;
 use self::visit::Visit;
 use self::wire::Wire;
+use crate::observe::error_log::throttle::Throttle;
 use crate::sale::shop::Shop;
 use crate::traffic::entrance::Entrance;
-use crate::traffic::proxy::{LineASecond, Proxy};
+use crate::traffic::proxy::Proxy;
 use crate::traffic::rules::Current;
 
 /// How long nothing is accepted after the system refused a connection, most likely for want of file descriptors.
@@ -56,7 +56,7 @@ pub struct Front {
     entrance: Arc<Entrance>,
     rules: Current,
     /// PROXY headers that were none.
-    header_log: LineASecond,
+    header_log: Throttle,
     /// What Pingora looks at when it is lent a connection.
     told: ShutdownWatch,
     /// The same for connections that are here, which look at it after every request.
@@ -76,7 +76,7 @@ impl Front {
     ) -> Self {
         let proxy = Arc::new(proxy);
         let (stopping, stop) = (AtomicBool::new(false), Notify::new());
-        Self { shop, proxy, entrance, rules, header_log: LineASecond::default(), told, stopping, stop }
+        Self { shop, proxy, entrance, rules, header_log: Throttle::default(), told, stopping, stop }
     }
 
     /// Serves `listeners` until told to stop; each has its [`Door`] among the rules, in the same order. Connections under way
@@ -126,7 +126,7 @@ impl Front {
         if door.is_open(peer.ip()) {
             drop(tokio::spawn(Connection::new(front, door, Wire::Plain(stream), peer, admitted).run()));
         } else {
-            drop(tokio::spawn(door.receive(front, stream, peer, admitted)));
+            drop(tokio::spawn(handshake::run(door, front, stream, peer, admitted)));
         }
     }
 

@@ -46,16 +46,14 @@ use crate::sale::reply::{address_denied, body_too_large, too_many_requests};
 use crate::sale::request::Dialect;
 use crate::sale::shop::Shop;
 use crate::traffic::entrance::Entrance;
+use crate::traffic::failure::{Failure, FailureLog};
 use crate::traffic::route;
 use crate::traffic::rules::Current;
 use crate::upstream::{NoPick, Pick, Upstream};
 use compression::Encoder;
 pub use deadline::{and_whether_asked, with_head_deadline};
-use failure::{Failure, Place};
-pub use failure::{FailureLog, Kind as LineASecond};
-pub use files::Folder;
+use failure::Place;
 use files::Manner;
-pub use forward::default_host;
 use note::Echoes;
 pub use way::{MAX_TRIES, Way};
 
@@ -215,7 +213,7 @@ impl ProxyHttp for Proxy {
                     };
                     let compression = rules.compression.as_ref().filter(|_| route.compress);
                     let manner = Manner { compression, rules: &route.response_headers, pages: &rules.pages };
-                    folder.serve(session, &path, manner).await?;
+                    files::serve(folder, session, &path, manner).await?;
                 }
                 Ok(true)
             }
@@ -246,7 +244,7 @@ impl ProxyHttp for Proxy {
         let upstream = &way.rules.groups[group].upstream;
         let pick = match next {
             Some(pick) => pick,
-            None => pick(upstream, session, way).map_err(Failure::error)?,
+            None => pick(upstream, session, way).map_err(failure::error)?,
         };
         let settings = upstream.settings();
         let timeouts = &settings.timeouts;
@@ -430,7 +428,7 @@ impl ProxyHttp for Proxy {
             let _ = self.refuse(session, way, status).await;
             return FailToProxy { error_code: status.as_u16(), can_reuse_downstream: false };
         }
-        let failure = Failure::of(error);
+        let failure = failure::of(error);
         let group = way.group.map(|group| &way.rules.groups[group]);
         let place = Place {
             route: way.route.map(|route| way.rules.routes[route].path.as_str()),
@@ -438,7 +436,8 @@ impl ProxyHttp for Proxy {
             backend: way.last(),
             id: way.note.id.as_ref(),
         };
-        group.map_or(&self.own_log, |group| &group.log).record(failure, error, session, place);
+        let log = group.map_or(&self.own_log, |group| &group.log);
+        failure::record(log, failure, error, session, place);
         // The backend has no more to do with it.
         way.leave();
         let unanswered = session

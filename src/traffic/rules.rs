@@ -14,8 +14,9 @@ use http::HeaderValue;
 use crate::config::{self, BuyerSource, ClientTimeouts, Compression, Config, ErrorPage, Route, Target};
 use crate::http::client::{Access, Clients};
 use crate::limits::Quota;
-use crate::traffic::front::Door;
-use crate::traffic::proxy::{FailureLog, Folder, default_host};
+use crate::traffic::door::Door;
+use crate::traffic::failure::FailureLog;
+use crate::traffic::files::Folder;
 use crate::traffic::tls;
 use crate::upstream::Upstream;
 
@@ -90,7 +91,8 @@ impl Rules {
     /// If a group's `Host` cannot be sent in a header, a folder is gone, or TLS cannot be offered.
     pub fn new(config: &Config, upstreams: &[Arc<Upstream>], before: Option<&Self>) -> Result<Self, BuildError> {
         let group = |(settings, upstream): (&config::Upstream, &Arc<Upstream>)| {
-            let host = default_host(settings).map_err(|_| BuildError::Host(settings.name.clone()))?;
+            let host =
+                HeaderValue::from_str(settings.default_host()).map_err(|_| BuildError::Host(settings.name.clone()))?;
             Ok::<_, BuildError>(Group { upstream: Arc::clone(upstream), host, log: FailureLog::default() })
         };
         let folder = |(index, route): (usize, &Route)| match &route.target {

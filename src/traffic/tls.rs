@@ -4,7 +4,6 @@
 //! session can be resumed by its ticket, at this edge and until it is started again. Early data (0-RTT) is never taken: it
 //! can be sent again by whoever has seen it, and a purchase is not to be made twice.
 
-mod certificate;
 mod choice;
 
 use std::fmt;
@@ -21,9 +20,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-pub use certificate::{Certificate, Fault};
 use choice::Choice;
 
+use crate::auth::certificate::Certificate;
 use crate::config;
 
 /// HTTP/2, as clients and servers agree on it by ALPN (RFC 7301).
@@ -103,19 +102,6 @@ impl Terminator {
     }
 }
 
-/// What clients may not like about the certificates of a listener, in words; nothing of those that cannot be read.
-#[must_use]
-pub fn troubles(settings: &config::Tls) -> Vec<String> {
-    let trouble = |(index, files): (usize, &config::CertificateFiles)| {
-        let certificate = Certificate::read(files).ok()?;
-        let nobody =
-            || (index > 0 && certificate.names.is_empty()).then(|| "is for no name, so no client sees it".to_owned());
-        let trouble = certificate.trouble_at(SystemTime::now()).or_else(nobody)?;
-        Some(format!("certificate {}: {trouble}", files.certificate.display()))
-    };
-    settings.certificates.iter().enumerate().filter_map(trouble).collect()
-}
-
 /// The certificates of a listener, read from their files. One that is not valid now is shown all the same, with a warning:
 /// a listener that refuses everybody helps nobody.
 fn read(settings: &config::Tls) -> Result<Choice, Error> {
@@ -130,7 +116,7 @@ fn read(settings: &config::Tls) -> Result<Choice, Error> {
     if !faults.is_empty() {
         return Err(Error(faults));
     }
-    troubles(settings).iter().for_each(|trouble| log::warn!("{trouble}"));
+    settings.warnings(SystemTime::now()).iter().for_each(|warning| log::warn!("{warning}"));
     Ok(Choice::new(certificates))
 }
 

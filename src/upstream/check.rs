@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::Upstream;
 use super::backend::Backend;
 use super::health::Streak;
-use crate::config::{self, HostHeader, Probe};
+use crate::config::{self, Probe};
 
 impl Upstream {
     /// Checks all backends, each by itself so that a slow one delays no other, and those that come later too.
@@ -86,13 +86,9 @@ fn http_or_tcp(upstream: &config::Upstream) -> Result<Option<Box<dyn HealthCheck
 }
 
 fn http_check(upstream: &config::Upstream, path: &str, timeout: Duration) -> Result<HttpHealthCheck> {
-    let host = match &upstream.host_header {
-        HostHeader::Upstream | HostHeader::Client => &upstream.name,
-        HostHeader::Literal(host) => host,
-    };
     // The constructor panics if it cannot use the host, so it is given a harmless one first.
     let mut check = HttpHealthCheck::new("localhost", false);
-    check.req.insert_header(http::header::HOST, host)?;
+    check.req.insert_header(http::header::HOST, upstream.default_host())?;
     check.req.set_raw_path(path.as_bytes())?;
     check.peer_template.options.connection_timeout = Some(timeout);
     check.peer_template.options.read_timeout = Some(timeout);

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
-use spikegate::delivery::{Secret, sign};
+use spikegate::auth::secret::Secret;
+use spikegate::delivery::sign;
 
 use super::backend::{After, Backend, Received};
 

@@ -1,7 +1,7 @@
 //! `access_log`, `error_log` and `request_id`.
 
 use super::*;
-use crate::observe::access_log::Field;
+use crate::config::Field;
 
 #[test]
 fn logs_are_read() {

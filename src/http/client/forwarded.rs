@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use crate::sale::request::Head;
+use crate::http::head::Head;
 
 /// More entries than any chain of proxies has. What stands in front of them is not read.
 const HOPS_MAX: usize = 64;

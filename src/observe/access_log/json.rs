@@ -5,7 +5,8 @@ use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use super::record::{CLIENT_LEFT, Record, header};
-use super::{Field, escape, stamp};
+use super::{escape, stamp};
+use crate::config::Field;
 
 /// Writes what the request has of `fields`, in their order.
 pub fn write(out: &mut Vec<u8>, fields: &[Field], record: &Record<'_>, now: SystemTime) {

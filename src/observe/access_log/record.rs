@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::http::head::Head;
 use crate::http::request_id::RequestId;
 use crate::ledger::OrderId;
-use crate::sale::request::Head;
 
 /// The status of a request whose client left before it was answered, as Nginx writes it down.
 pub const CLIENT_LEFT: u16 = 499;

@@ -5,6 +5,7 @@ use pingora::http::RequestHeader;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::config::Field;
 use crate::config::LogPlace;
 use crate::http::request_id::RequestId;
 use crate::ledger::OrderId;

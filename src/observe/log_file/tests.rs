@@ -6,7 +6,7 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn log(path: impl Into<PathBuf>) -> LogFile {
-    LogFile::open(&LogPlace::File(path.into()), "access_log").expect("it can be opened")
+    LogFile::open(&LogPlace::File(path.into()), "access_log", Complaints::ToErrorLog).expect("it can be opened")
 }
 
 fn add(log: &LogFile, line: &str) {
@@ -100,7 +100,10 @@ fn what_waited_for_a_reader_is_written_when_there_is_one() {
     let path = folder.path().join("pipe");
     let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo");
     assert!(made.success());
-    assert!(LogFile::open(&LogPlace::File(path.clone()), "access_log").is_err(), "nobody reads it");
+    assert!(
+        LogFile::open(&LogPlace::File(path.clone()), "access_log", Complaints::ToErrorLog).is_err(),
+        "nobody reads it"
+    );
     // Opened for both, so that nobody waits for the other.
     let mut reader = OpenOptions::new().read(true).write(true).open(&path).expect("a reader");
     let log = log(&path);

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::Complaints;
 use super::{SHEET, SPARE_MAX, Shared, lock};
 
 /// How long after the first line on a sheet that is not full all such sheets are fetched: so often at most.
@@ -174,7 +175,10 @@ impl Writer {
     fn say(&self, what: &str) {
         let Shared { place, setting, .. } = &*self.shared;
         let text = format!("{setting} {place}: {what}");
-        if *setting == crate::observe::error_log::SETTING { eprintln!("{text}") } else { log::error!("{text}") }
+        match self.shared.complaints {
+            Complaints::ToErrorLog => log::error!("{text}"),
+            Complaints::ToStandardError => eprintln!("{text}"),
+        }
     }
 }
 

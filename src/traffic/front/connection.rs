@@ -17,7 +17,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::time::{sleep, timeout};
 
 use super::Front;
-use super::door::Door;
 use super::head::{self, HEAD_MAX, Parsed, Room};
 use super::lent::Lent;
 use super::redirect;
@@ -29,6 +28,7 @@ use crate::config::Redirect;
 use crate::http::answer::Answer;
 use crate::limits::Admitted;
 use crate::sale::shop::{Begun, Place};
+use crate::traffic::door::Door;
 use crate::traffic::proxy::{and_whether_asked, with_head_deadline};
 
 /// How long the rest of a request that is refused half-read is read and thrown away: Nginx's `lingering_timeout`.

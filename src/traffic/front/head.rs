@@ -8,8 +8,8 @@ use std::mem::MaybeUninit;
 
 use httparse::{Error, Header, Status};
 
+use crate::http::head::Head;
 use crate::http::host::is_host;
-use crate::sale::request;
 
 /// The most bytes of a head.
 pub const HEAD_MAX: usize = 32 * 1024;
@@ -207,7 +207,7 @@ fn is_usual_target(target: &str) -> bool {
     target.starts_with('/') && target.bytes().all(|byte| IN_TARGETS[usize::from(byte)])
 }
 
-impl request::Head for Request<'_, '_> {
+impl Head for Request<'_, '_> {
     fn method(&self) -> &str {
         self.method
     }

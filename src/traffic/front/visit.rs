@@ -7,9 +7,9 @@ use super::Front;
 use super::head::{self, Parsed, Request, Room};
 use super::wire::Wire;
 use crate::http::answer::{Answer, Meaning};
+use crate::http::head::Head;
 use crate::http::request_id::RequestId;
 use crate::observe::access_log::{Record, Target};
-use crate::sale::request::Head;
 use crate::traffic::rules::Rules;
 
 /// What is kept of bytes that are no whole request.

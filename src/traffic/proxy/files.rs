@@ -1,12 +1,7 @@
-//! A folder whose files are served: the page of a maintenance, or a small site.
-//!
-//! Nothing outside of the folder is ever opened, by whatever path or link: the kernel sees to it (`openat2` with
-//! `RESOLVE_BENEATH`, Linux 5.6).
+//! Answers requests from a folder: the page of a maintenance, or a small site.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -14,43 +9,19 @@ use http::header::{
     CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER,
 };
 use http::{HeaderMap, Method, StatusCode};
-use percent_encoding::percent_decode_str;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::compression::Encoder;
 use super::reply::finish_request;
 use super::{forward, reply};
 use crate::config::{self, Compression, ErrorPage, HeaderRules};
 use crate::http::answer::Answer;
+use crate::traffic::files::{Entry, Folder, Found, file_name};
 
 /// How much of a file is read at a time.
 const PIECE: usize = 64 * 1024;
-
-/// A folder, open.
-pub struct Folder {
-    root: Arc<OwnedFd>,
-    settings: config::Files,
-}
-
-/// A file that is there.
-struct Found {
-    file: File,
-    length: u64,
-    modified: SystemTime,
-    /// Its name decides what kind of file it is.
-    name: String,
-}
-
-/// What stands at a path.
-enum Place {
-    File(Found),
-    /// The path lacks the `/` at its end.
-    Folder,
-    Nothing,
-}
 
 /// What an answer is made with, besides the file.
 pub struct Manner<'r> {
@@ -62,111 +33,55 @@ pub struct Manner<'r> {
     pub pages: &'r [ErrorPage],
 }
 
-impl Folder {
-    /// Opens the folder.
-    ///
-    /// # Errors
-    ///
-    /// If it is not there any more.
-    pub fn open(settings: &config::Files) -> io::Result<Self> {
-        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::PATH;
-        let root = rustix::fs::open(&settings.root, flags, Mode::empty())?;
-        Ok(Self { root: Arc::new(root), settings: settings.clone() })
+/// Answers a request for `path`, which is as the client sent it, or as a route rewrote it.
+///
+/// # Errors
+///
+/// If the client is gone, or a file shrinks while it is sent.
+pub async fn serve(folder: &Folder, session: &mut Session, path: &str, manner: Manner<'_>) -> Result<()> {
+    let method = &session.req_header().method;
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        let mut answer = super::pages::answer(manner.pages, StatusCode::METHOD_NOT_ALLOWED);
+        answer.allow = Some("GET, HEAD");
+        return reply::send_by(session, &answer, manner.rules).await;
     }
-
-    /// Answers a request for `path`, which is as the client sent it, or as a route rewrote it.
-    ///
-    /// # Errors
-    ///
-    /// If the client is gone, or a file shrinks while it is sent.
-    pub async fn serve(&self, session: &mut Session, path: &str, manner: Manner<'_>) -> Result<()> {
-        let method = &session.req_header().method;
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            let mut answer = super::pages::answer(manner.pages, StatusCode::METHOD_NOT_ALLOWED);
-            answer.allow = Some("GET, HEAD");
-            return reply::send_by(session, &answer, manner.rules).await;
-        }
-        let name = file_name(path, &self.settings.index);
-        let place = match &name {
-            Some(name) => self.find(name.clone()).await,
-            None => Ok(Place::Nothing),
-        };
-        match place {
-            Ok(Place::File(found)) => send(session, found, None, manner).await,
-            Ok(Place::Folder) => {
-                let mut answer = Answer::bare(StatusCode::MOVED_PERMANENTLY);
-                // As the client asked for it: what a route rewrote is none of its business.
-                answer.location = Some(format!("{}/", session.req_header().uri.path()));
-                reply::send_by(session, &answer, manner.rules).await
-            }
-            Ok(Place::Nothing) => match &self.settings.fallback {
-                Some(fallback) => match self.find(fallback.file.clone()).await {
-                    Ok(Place::File(found)) => send(session, found, Some(fallback), manner).await,
-                    Ok(_) => {
-                        log::error!("files: {} is not in {}", fallback.file, self.settings.root.display());
-                        refuse(session, StatusCode::NOT_FOUND, manner).await
-                    }
-                    Err(error) => self.fail(session, &fallback.file, &error, manner).await,
-                },
-                None => refuse(session, StatusCode::NOT_FOUND, manner).await,
-            },
-            Err(error) => self.fail(session, name.as_deref().unwrap_or_default(), &error, manner).await,
-        }
-    }
-
-    async fn fail(&self, session: &mut Session, name: &str, error: &io::Error, manner: Manner<'_>) -> Result<()> {
-        let status = match error.kind() {
-            io::ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
-            _ => {
-                log::error!("files: {} in {}: {error}", name.escape_debug(), self.settings.root.display());
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
-        };
-        refuse(session, status, manner).await
-    }
-
-    /// Looks for a file. The disk may be slow, so no worker waits for it.
-    async fn find(&self, name: String) -> io::Result<Place> {
-        let root = Arc::clone(&self.root);
-        let found = tokio::task::spawn_blocking(move || look(&root, name)).await;
-        found.unwrap_or_else(|error| Err(io::Error::other(error)))
-    }
-}
-
-fn look(root: &OwnedFd, name: String) -> io::Result<Place> {
-    use rustix::io::Errno;
-    // Without NONBLOCK a pipe would be waited for.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let file = match rustix::fs::openat2(root.as_fd(), name.as_str(), flags, Mode::empty(), resolve) {
-        Ok(file) => File::from(file),
-        // A link out of the folder leads nowhere (XDEV), and so does one to itself.
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::XDEV | Errno::LOOP | Errno::NAMETOOLONG | Errno::NXIO) => {
-            return Ok(Place::Nothing);
-        }
-        Err(error) => return Err(error.into()),
+    let name = file_name(path, &folder.settings.index);
+    let place = match &name {
+        Some(name) => folder.find(name.clone()).await,
+        None => Ok(Entry::Nothing),
     };
-    let about = file.metadata()?;
-    if about.is_dir() {
-        return Ok(Place::Folder);
+    match place {
+        Ok(Entry::File(found)) => send(session, found, None, manner).await,
+        Ok(Entry::Folder) => {
+            let mut answer = Answer::bare(StatusCode::MOVED_PERMANENTLY);
+            // As the client asked for it: what a route rewrote is none of its business.
+            answer.location = Some(format!("{}/", session.req_header().uri.path()));
+            reply::send_by(session, &answer, manner.rules).await
+        }
+        Ok(Entry::Nothing) => match &folder.settings.fallback {
+            Some(fallback) => match folder.find(fallback.file.clone()).await {
+                Ok(Entry::File(found)) => send(session, found, Some(fallback), manner).await,
+                Ok(_) => {
+                    log::error!("files: {} is not in {}", fallback.file, folder.settings.root.display());
+                    refuse(session, StatusCode::NOT_FOUND, manner).await
+                }
+                Err(error) => fail(folder, session, &fallback.file, &error, manner).await,
+            },
+            None => refuse(session, StatusCode::NOT_FOUND, manner).await,
+        },
+        Err(error) => fail(folder, session, name.as_deref().unwrap_or_default(), &error, manner).await,
     }
-    if !about.is_file() {
-        return Ok(Place::Nothing);
-    }
-    Ok(Place::File(Found { length: about.len(), modified: about.modified()?, file, name }))
 }
 
-/// The file that a path asks for, relative to the folder. None if a path can mean no file of ours: hidden ones are not
-/// served, but for those of RFC 8615.
-fn file_name(path: &str, index: &str) -> Option<String> {
-    let decoded = percent_decode_str(path.strip_prefix('/')?).decode_utf8().ok()?;
-    let (folders, last) = decoded.rsplit_once('/').unwrap_or(("", &decoded));
-    let is_shown = |name: &str| !name.is_empty() && (!name.starts_with('.') || name == ".well-known");
-    let fits = !decoded.contains('\0')
-        && (folders.is_empty() && !decoded.starts_with('/') || folders.split('/').all(is_shown))
-        && (last.is_empty() || is_shown(last));
-    let index = if last.is_empty() { index } else { "" };
-    fits.then(|| format!("{decoded}{index}"))
+async fn fail(folder: &Folder, session: &mut Session, name: &str, error: &io::Error, manner: Manner<'_>) -> Result<()> {
+    let status = match error.kind() {
+        io::ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
+        _ => {
+            log::error!("files: {} in {}: {error}", name.escape_debug(), folder.settings.root.display());
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    };
+    refuse(session, status, manner).await
 }
 
 async fn refuse(session: &mut Session, status: StatusCode, manner: Manner<'_>) -> Result<()> {
@@ -260,39 +175,5 @@ fn is_known(headers: &HeaderMap, tag: &str, modified: &str) -> bool {
     match headers.get(IF_NONE_MATCH) {
         Some(known) => known.to_str().is_ok_and(|known| known.split(',').map(str::trim).any(is_same)),
         None => headers.get(IF_MODIFIED_SINCE).is_some_and(|known| known.as_bytes() == modified.as_bytes()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_means_one_file_or_none() {
-        let table = [
-            ("/", Some("index.html")),
-            ("/a.css", Some("a.css")),
-            ("/a/", Some("a/index.html")),
-            ("/a/b%20c.html", Some("a/b c.html")),
-            ("/%E4%B8%AD.html", Some("中.html")),
-            ("/.well-known/security.txt", Some(".well-known/security.txt")),
-            ("//", None),
-            ("//etc/passwd", None),
-            ("/a//b", None),
-            ("/../a", None),
-            ("/a/..", None),
-            ("/a/../b", None),
-            ("/%2e%2e/a", None),
-            ("/..%2fa", None),
-            ("/.git/config", None),
-            ("/a/.htpasswd", None),
-            ("/a%00.html", None),
-            ("/%ff", None),
-            ("*", None),
-            ("", None),
-        ];
-        for (path, expected) in table {
-            assert_eq!(file_name(path, "index.html").as_deref(), expected, "{path}");
-        }
     }
 }

@@ -1,25 +1,13 @@
 //! What a backend is told about the client, and what a route does to headers and paths.
 
 use http::HeaderValue;
-use http::header::{COOKIE, HOST, InvalidHeaderValue};
+use http::header::{COOKIE, HOST};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use crate::config::{self, HeaderRules, HostHeader};
+use crate::config::{HeaderRules, HostHeader};
 use crate::http::client::Client;
 use crate::observe::trace::{self, TRACEPARENT, TRACESTATE};
-
-/// The `Host` for a group's backends, or for those of their clients that sent none.
-///
-/// # Errors
-///
-/// If it has characters that no header can carry.
-pub fn default_host(upstream: &config::Upstream) -> Result<HeaderValue, InvalidHeaderValue> {
-    match &upstream.host_header {
-        HostHeader::Upstream | HostHeader::Client => HeaderValue::from_str(&upstream.name),
-        HostHeader::Literal(host) => HeaderValue::from_str(host),
-    }
-}
 
 /// Sets `Host` as Nginx would, and what Nginx configurations commonly add. Whatever was sent under these names is replaced,
 /// and `Forwarded` taken away, so that a backend may believe all of them. A proxy of ours alone may say that its client came

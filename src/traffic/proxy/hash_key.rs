@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use pingora::http::RequestHeader;
 
 use crate::config::HashKey;
-use crate::sale::request::Head;
+use crate::http::head::Head;
 use crate::upstream;
 
 /// The hash of this of a request; none if the request has it not, or an empty one. Of several, the first counts.

@@ -10,7 +10,8 @@ use tokio::time::timeout;
 
 use crate::http::answer::Answer;
 use crate::http::client::Client;
-use crate::sale::request::{BODY_MAX, Head};
+use crate::http::head::Head;
+use crate::sale::request::BODY_MAX;
 use crate::sale::shop::Place;
 
 impl Head for RequestHeader {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use rustls::SignatureScheme;
 use rustls::sign::CertifiedKey;
 
-use super::certificate::Certificate;
+use crate::auth::certificate::Certificate;
 
 /// Certificates by their names.
 #[derive(Debug)]

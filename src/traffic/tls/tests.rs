@@ -5,7 +5,8 @@ use rustls::SignatureScheme;
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{CertificateFiles, TlsVersion};
+use crate::auth::certificate::CertificateFiles;
+use crate::config::TlsVersion;
 
 const ECDSA: SignatureScheme = SignatureScheme::ECDSA_NISTP256_SHA256;
 const ED25519: SignatureScheme = SignatureScheme::ED25519;
@@ -161,7 +162,7 @@ fn a_certificate_that_is_not_valid_now_is_worth_a_warning() {
     assert_eq!(at("2030-04-01T00:00:01Z").as_deref(), Some("has expired at 2030-04-01T00:00:00Z"));
     assert!(certificate.trouble_at(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).is_some());
     let nameless = files.make("nameless", &[], &PKCS_ECDSA_P256_SHA256);
-    let told = troubles(&settings(&[&nameless, &nameless, &made]));
+    let told = settings(&[&nameless, &nameless, &made]).warnings(SystemTime::now());
     assert_eq!(told.len(), 2, "the first is for everybody: {told:?}");
     assert!(told[0].ends_with("nameless.pem: is for no name, so no client sees it"), "{told:?}");
     assert!(told[1].ends_with("one.pem: is not valid before 2030-01-01T00:00:00Z"), "{told:?}");

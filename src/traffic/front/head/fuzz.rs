@@ -7,7 +7,6 @@ use pingora::protocols::http::v1::server::HttpSession;
 use tokio::runtime::{Builder, Runtime};
 
 use super::*;
-use crate::sale::request::Head as _;
 
 /// What is clear is read in the same way by Pingora and by whoever knows nothing but the standard, and does not change with
 /// what comes before its end or behind it.

@@ -60,6 +60,16 @@ impl Row {
     }
 }
 
+impl Poster {
+    /// The newest log entry that the order service has heard of, of whichever sale has had this id; 0 for none.
+    ///
+    /// # Errors
+    /// See [`KnownError`].
+    pub async fn newest_of_any(&self, sale: &str) -> Result<u64, KnownError> {
+        newest(self, sale, None).await
+    }
+}
+
 /// The newest entry that it has heard of, of the sale of this epoch or of any that had this id; 0 for none.
 pub(super) async fn newest(poster: &Poster, sale: &str, epoch: Option<u64>) -> Result<u64, KnownError> {
     Ok(page(poster, sale, epoch, None, 0).await?.seq)

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use super::{Buckets, Codes, Counter, OUTCOMES, SaleMetrics};
 use crate::control::logs;
 use crate::delivery::{Delivery, DeliveryMetrics, Gauges};
 use crate::ledger::View;
 use crate::limits::Counts;
+use crate::observe::telemetry::{Buckets, Codes, Counter};
 use crate::observe::trace;
+use crate::sale::metrics::{OUTCOMES, SaleMetrics};
 use crate::traffic::tls::Terminator;
 use crate::upstream::{Status, Upstream};
 
@@ -300,8 +301,8 @@ impl Exposition {
 mod tests {
     use std::time::Duration;
 
-    use super::super::Waits;
     use super::*;
+    use crate::observe::telemetry::Waits;
 
     #[test]
     fn buckets_add_up() {

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::Exposition;
+use super::exposition::Exposition;
 
 /// Seconds since 1970, as of [`begin`].
 static STARTED_S: LazyLock<f64> =

@@ -13,10 +13,17 @@ use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config::CertificateFiles;
-
 /// From when on a certificate that will end is worth a warning.
 const SOON: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Where a certificate and its key are, both in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, and behind it those that vouch for it.
+    pub certificate: PathBuf,
+    /// The private key, without a passphrase.
+    pub key: PathBuf,
+}
 
 /// A certificate, those that vouch for it, and its key.
 #[derive(Debug)]
