@@ -17,6 +17,7 @@ mod node;
 mod read;
 mod redis;
 pub mod reload;
+mod resolve;
 mod sale;
 #[cfg(test)]
 mod tests;
@@ -39,7 +40,9 @@ pub use logs::{AccessLog, ErrorLog, LogFormat, LogPlace};
 pub use redis::{Durability, Redis, RedisPlace, Replicas};
 pub use sale::Sale;
 pub use tracing::Tracing;
-pub use upstream::{Balance, HashKey, HealthCheck, HostHeader, Probe, Resolve, Server, Upstream, UpstreamTimeouts};
+pub use upstream::{
+    Balance, HashKey, HealthCheck, HostHeader, Probe, Resolve, Server, Unresolved, Upstream, UpstreamTimeouts,
+};
 
 use crate::http::client::{Access, AddressHeader, Networks};
 use crate::http::request_id::RequestIdHeader;
@@ -99,7 +102,7 @@ impl Config {
         Config::from_yaml(&yaml)
     }
 
-    /// Reads the text of a configuration file, resolves the names of backends and reads the control token's file.
+    /// Reads the text of a configuration file, reads the files that it names. It needs no network: names are looked up by [`Config::resolve`].
     ///
     /// Either everything is right, or every fault is told at once. No message repeats a token or a Redis address.
     pub fn from_yaml(text: &str) -> Result<Config, Errors> {

@@ -2,7 +2,6 @@
 //!
 //! It is plain HTTP on loopback by default. Off loopback the configuration demands a token.
 
-pub mod client;
 mod delivery;
 mod errands;
 mod exposition;

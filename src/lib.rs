@@ -1,6 +1,7 @@
 //! Spikegate: an edge proxy that sells tickets.
 
 pub mod auth;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod delivery;

@@ -86,11 +86,14 @@ fn a_name_may_be_waited_for_if_the_settings_say_so() {
     group["servers"][0]["address"] = json!("other.test:80");
     let config = json!({ "upstreams": { "u": group }, "routes": [{ "path": "/", "upstream": "u" }] });
     std::fs::write(&path, config.to_string()).unwrap();
-    let check = std::process::Command::new(crate::harness::process::binary("spikegate"))
-        .args(["check", "--config"])
-        .arg(&path)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&check.stderr).into_owned() + &String::from_utf8_lossy(&check.stdout);
-    assert!(said.contains("upstreams.u.servers[0].address: other.test:80 cannot be resolved"), "{said}");
+    let check = |options: &[&str]| {
+        let mut command = std::process::Command::new(crate::harness::process::binary("spikegate"));
+        let output = command.args(["check", "--config"]).arg(&path).args(options).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        (output.status.success(), said)
+    };
+    let (passed, said) = check(&["--resolve"]);
+    assert!(!passed && said.contains("upstreams.u.servers[0].address: other.test:80 cannot be resolved"), "{said}");
+    let (passed, said) = check(&[]);
+    assert!(passed && said.ends_with(": ok\n"), "a check needs no network unless it is told to: {said}");
 }

@@ -104,7 +104,7 @@ fn every_command_has_a_manual_page_and_completions() {
     let folder = tempfile::tempdir().unwrap();
     printed(run(binary("spikegate"), &["man", folder.path().to_str().unwrap()]));
     let page = |name: &str| std::fs::read_to_string(folder.path().join(format!("{name}.1"))).unwrap();
-    assert!(page("spikegate-sale-add-stock").contains("take unsold ones away with a negative number"));
+    assert!(page("spikegate-sale-add-stock").contains("a negative number takes unsold tickets away"));
     for (command, words) in [("run", "SIGTERM"), ("check", "wrong with it"), ("health", "alive"), ("sale", "sales")] {
         assert!(page("spikegate").contains(command), "{command}");
         assert!(page(&format!("spikegate-{command}")).contains(words), "{command}");

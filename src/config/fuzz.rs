@@ -1,11 +1,8 @@
 //! What holds of every configuration file, whatever its bytes.
 
-use std::net::SocketAddr;
-
 use serde_yaml::Value;
 
 use super::node::is_word;
-use super::value::host_and_port;
 use super::{Config, Errors};
 
 /// A file is read, and is sound then, or each of its faults is told in one line that names the setting.
@@ -37,16 +34,13 @@ fn are_told(file: Option<Value>, errors: &Errors) {
     }
 }
 
-/// Whether reading it would ask a name server, or open files other than its own.
+/// Whether reading it would open files other than its own.
 fn leaves_the_process(value: &Value) -> bool {
     match value {
-        Value::String(text) => host_and_port(text).is_some() && text.parse::<SocketAddr>().is_err(),
         Value::Sequence(items) => items.iter().any(leaves_the_process),
-        Value::Mapping(mapping) => mapping.iter().any(|(key, value)| {
-            key.as_str().is_some_and(|key| key.ends_with("_file"))
-                || leaves_the_process(key)
-                || leaves_the_process(value)
-        }),
+        Value::Mapping(mapping) => mapping
+            .iter()
+            .any(|(key, value)| key.as_str().is_some_and(|key| key.ends_with("_file")) || leaves_the_process(value)),
         Value::Tagged(tagged) => leaves_the_process(&tagged.value),
         _ => false,
     }

@@ -260,6 +260,7 @@ request_id: X-Request-Id
                 resolve: Resolve {
                     every: 10 * SECOND,
                     servers: vec![SocketAddr::from(([127, 0, 0, 1], 5353)), SocketAddr::from(([10, 0, 0, 2], 53))],
+                    unresolved: Unresolved::Wait,
                 },
             },
         ],
@@ -376,7 +377,10 @@ sales: { t: }
 #[test]
 fn a_name_is_a_server_for_each_of_its_addresses() {
     let yaml = "{sales: {t: }, upstreams: {u: {servers: [{address: 'localhost:3001', weight: 7}]}}}";
-    let servers = read(yaml).upstreams.remove(0).servers;
+    let mut config = read(yaml);
+    assert!(config.upstreams[0].servers[0].addresses.is_empty(), "a file is read without a network");
+    config.resolve().expect("this machine knows itself");
+    let servers = config.upstreams.remove(0).servers;
     assert_eq!(servers.len(), 1);
     assert_eq!((servers[0].name.as_deref(), servers[0].weight), (Some("localhost:3001"), 7));
     assert!(!servers[0].addresses.is_empty());

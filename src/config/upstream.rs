@@ -7,7 +7,6 @@ use super::node::{Fields, Node};
 use super::value::{
     DAY, HOUR, MILLISECOND, MINUTE, SECOND, duration, flag, host_and_port, is_host, is_url_path, number, text, word,
 };
-use crate::resolver;
 
 /// A named group of backends.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,11 +47,22 @@ pub struct Resolve {
     pub every: Duration,
     /// The DNS servers that are asked; none, the default, is the system's own way.
     pub servers: Vec<SocketAddr>,
+    /// What happens at a start or reload if a name has no address; default error.
+    pub unresolved: Unresolved,
+}
+
+/// What happens at a start or reload if a name has no address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unresolved {
+    /// The configuration is refused.
+    Error,
+    /// The server has no address until the name has one.
+    Wait,
 }
 
 impl Default for Resolve {
     fn default() -> Self {
-        Self { every: Duration::from_secs(30), servers: Vec::new() }
+        Self { every: Duration::from_secs(30), servers: Vec::new(), unresolved: Unresolved::Error }
     }
 }
 
@@ -93,7 +103,7 @@ pub enum HashKey {
 /// One entry of `servers`: a backend, or as many as its name has addresses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
-    /// The address, or those that the name had when the file was read; then there may be none.
+    /// The address, or those of the name since [`Config::resolve`](super::Config::resolve); a name may have none.
     pub addresses: Vec<SocketAddr>,
     /// Host and port, if the host is a name.
     pub name: Option<String>,
@@ -196,10 +206,11 @@ pub(super) fn upstream(name: &str, node: &Node<'_>) -> Upstream {
         let resolve = Resolve {
             every: upstream.read("resolve", duration(100 * MILLISECOND..=DAY)).unwrap_or(Resolve::default().every),
             servers: upstream.read("resolver", |node| Some(node.filled_list(dns_server))).unwrap_or_default(),
+            unresolved: upstream
+                .read("unresolved", word(&[("error", Unresolved::Error), ("wait", Unresolved::Wait)]))
+                .unwrap_or(Unresolved::Error),
         };
-        let unresolved = upstream.read("unresolved", word(&[("error", Unresolved::Error), ("wait", Unresolved::Wait)]));
-        let lookup = Lookup { servers: &resolve.servers, unresolved: unresolved.unwrap_or(Unresolved::Error) };
-        let servers = upstream.group("servers", |node| node.filled_list(|node| server(node, &lookup)));
+        let servers = upstream.group("servers", |node| node.filled_list(server));
         Upstream {
             name: name.to_owned(),
             balance,
@@ -211,19 +222,6 @@ pub(super) fn upstream(name: &str, node: &Node<'_>) -> Upstream {
             resolve,
         }
     })
-}
-
-/// How the names of this file are looked up.
-struct Lookup<'a> {
-    servers: &'a [SocketAddr],
-    unresolved: Unresolved,
-}
-
-/// What becomes of a name that has no address when the file is read.
-#[derive(Clone, Copy, PartialEq)]
-enum Unresolved {
-    Error,
-    Wait,
 }
 
 /// A DNS server; its port is 53 if it is left out. One that cannot be read stands at a made-up value.
@@ -314,9 +312,9 @@ fn is_token(name: &str) -> bool {
 }
 
 /// One entry of `servers`.
-fn server(node: &Node<'_>, lookup: &Lookup<'_>) -> Server {
+fn server(node: &Node<'_>) -> Server {
     node.mapping(|server| {
-        let (name, addresses) = server.require("address", |node| addresses(node, lookup)).unwrap_or_default();
+        let (name, addresses) = server.require("address", address).unwrap_or_default();
         Server {
             addresses,
             name,
@@ -331,20 +329,13 @@ fn server(node: &Node<'_>, lookup: &Lookup<'_>) -> Server {
     })
 }
 
-/// A name, if it is one, and its addresses.
-fn addresses(node: &Node<'_>, lookup: &Lookup<'_>) -> Option<(Option<String>, Vec<SocketAddr>)> {
+/// The host and port if the host is a name, and otherwise its one address.
+fn address(node: &Node<'_>) -> Option<(Option<String>, Vec<SocketAddr>)> {
     let must = "must be a host and a port, such as 127.0.0.1:3001, \"[::1]:3001\" or backend.local:3001";
     let name = text(must, |text| host_and_port(text).map(|_| text.to_owned()))(node)?;
-    if let Ok(address) = name.parse() {
-        return Some((None, vec![address]));
-    }
-    match resolver::addresses_now(&name, lookup.servers) {
-        Ok(addresses) => Some((Some(name), addresses)),
-        Err(_) if lookup.unresolved == Unresolved::Wait => Some((Some(name), Vec::new())),
-        Err(error) => {
-            node.error(format!("{name} cannot be resolved: {error}"));
-            None
-        }
+    match name.parse() {
+        Ok(address) => Some((None, vec![address])),
+        Err(_) => Some((Some(name), Vec::new())),
     }
 }
 

@@ -145,7 +145,8 @@ fn servers() {
     );
     // What the resolver says is the system's to word.
     let yaml = SERVER.replace("HERE", "address: 'no-such-host.invalid:80'");
-    let errors = Config::from_yaml(&yaml).expect_err("the name does not exist").to_string();
+    let mut config = Config::from_yaml(&yaml).expect("a file is read without a network");
+    let errors = config.resolve().expect_err("the name does not exist").to_string();
     let expected = "upstreams.u.servers[1].address: no-such-host.invalid:80 cannot be resolved: ";
     assert!(errors.starts_with(expected) && errors.lines().count() == 1, "{errors}");
 }
