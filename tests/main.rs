@@ -5,44 +5,52 @@
 #![allow(clippy::print_stdout, reason = "a story tells what it did and measured")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed, and says where")]
 
-mod admission;
-mod answers;
-mod article;
-mod balance;
-mod clients;
-mod crash;
-mod delivery;
-mod durability;
-mod exactness;
-mod front;
+mod buying {
+    mod admission;
+    mod article;
+    mod exactness;
+    mod holds;
+    mod odd_requests;
+    mod purchase;
+    mod retries;
+    mod tokens;
+}
 mod harness;
-mod holds;
 mod hostile;
-mod http2;
-mod ledgers;
-mod logs;
-mod metrics;
-mod mutants;
-mod names;
-mod nginx;
-mod odd_requests;
-mod operating;
+mod house {
+    mod mutants;
+}
+mod ledgers {
+    mod agreement;
+    mod crash;
+    mod durability;
+    mod outage;
+    mod outboxes;
+}
+mod operating {
+    mod logs;
+    mod metrics;
+    mod packaging;
+    mod reload;
+    mod sales;
+    mod starting_and_stopping;
+    mod tracing;
+    mod upgrade;
+}
 mod orders;
-mod outage;
-mod outboxes;
-mod packaging;
 mod page;
-mod process;
-mod proxy_protocol;
-mod proxying;
-mod purchase;
-mod redirect;
-mod reload;
-mod retries;
-mod shop;
-mod tls;
-mod tokens;
+mod proxying {
+    mod answers;
+    mod backend_names;
+    mod balancing;
+    mod client_addresses;
+    mod coming_from_nginx;
+    mod front;
+    mod http2;
+    mod proxy_protocol;
+    mod redirect;
+    mod requests;
+    mod tls;
+    mod websockets;
+}
 mod torture;
-mod tracing;
-mod upgrade;
-mod websocket;

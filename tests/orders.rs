@@ -1,8 +1,10 @@
 //! What becomes of orders in the order service: how they get there, and how they are paid and cancelled.
 
-mod deliveries;
 mod designs;
 mod payments;
+mod receiving;
+mod sending;
+mod shop;
 
 use serde_json::{Value, json};
 

@@ -1,8 +1,8 @@
 //! What an edge writes down: of requests, whichever way they come in, and of itself.
 
-mod disk;
 mod errors;
-mod ids;
+mod full_disk;
+mod request_ids;
 
 use std::path::Path;
 use std::process::Command;

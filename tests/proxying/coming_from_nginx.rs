@@ -13,7 +13,7 @@ use crate::harness::backend::After;
 use crate::harness::process::{Process, binary, free_address};
 use crate::harness::{Authority, Backend, Connection, Nginx, Request, ab, eventually, nginx};
 
-const PAGE: &str = include_str!("../docs/coming-from-nginx.md");
+const PAGE: &str = include_str!("../../docs/coming-from-nginx.md");
 
 /// One of the page's blocks of a language, counted from 0.
 fn block(language: &str, index: usize) -> &'static str {

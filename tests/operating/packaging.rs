@@ -83,15 +83,15 @@ fn what_is_installed_works_and_can_be_removed() {
         .split_once('\n')
         .map(|(first, rest)| (first.to_owned(), rest.to_owned()))
         .unwrap();
-    assert_eq!(shipped, include_str!("../conf/spikegate.yaml").split_once('\n').unwrap().1);
+    assert_eq!(shipped, include_str!("../../conf/spikegate.yaml").split_once('\n').unwrap().1);
 
     // Editors find the schema where it was installed, beside the reference.
     assert_eq!(schema, "# yaml-language-server: $schema=/usr/share/doc/spikegate/spikegate.schema.json");
     assert_eq!(
         read("usr/share/doc/spikegate/spikegate.schema.json"),
-        include_str!("../docs/reference/spikegate.schema.json")
+        include_str!("../../docs/reference/spikegate.schema.json")
     );
-    assert_eq!(read("usr/share/doc/spikegate/configuration.md"), include_str!("../docs/reference/configuration.md"));
+    assert_eq!(read("usr/share/doc/spikegate/configuration.md"), include_str!("../../docs/reference/configuration.md"));
 
     make("uninstall", folder.path());
     let mut left = files_below(folder.path());

@@ -1,7 +1,7 @@
 //! The front door and Pingora behind it: one answer, whoever gives it, and no request that is two.
 
+mod damaged_requests;
 mod door;
-mod mutants;
 
 use std::net::SocketAddr;
 
