@@ -11,7 +11,7 @@
 --   epoch, secret       set when an edge takes the sale into care (open.lua); without them nothing is sold
 --   fence               why nothing may be sold or settled until the sale is reconciled; not there if all is well
 --   reign, reign_since_ms, generation
---                       see admit.lua
+--                       see authorize.lua
 --   hold_ms, per_buyer, unpaid_per_buyer, opens_at_ms, closes_at_ms
 --                       rules that hold for all edges; left out, each edge's own configuration holds
 --

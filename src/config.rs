@@ -31,13 +31,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use answers::{Coding, Compression, ErrorPage, Fallback, Files, HeaderRules};
-pub use buyer::{BuyerSource, Token, TokenPlace};
+pub use buyer::{BuyerSource, Token, TokenLocation};
 pub use delivery::Delivery;
 pub use errors::{Error, Errors};
 pub use field::Field;
 pub use listen::{Listener, ProxyProtocol, Redirect, Tls, TlsVersion};
-pub use logs::{AccessLog, ErrorLog, LogFormat, LogPlace};
-pub use redis::{Durability, Redis, RedisPlace, Replicas};
+pub use logs::{AccessLog, ErrorLog, LogDestination, LogFormat};
+pub use redis::{Durability, Redis, RedisTopology, Replicas};
 pub use sale::Sale;
 pub use tracing::Tracing;
 pub use upstream::{

@@ -3,11 +3,11 @@
 //! It is plain HTTP on loopback by default. Off loopback the configuration demands a token.
 
 mod delivery;
-mod errands;
 mod exposition;
 pub mod logs;
 mod orders;
 pub mod process;
+mod process_commands;
 mod reconcile;
 
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-pub use self::errands::Errand;
+pub use self::process_commands::ProcessCommand;
 use crate::control::exposition::Exposition;
 use crate::control::logs::Logs;
 use crate::delivery::Delivery;
@@ -64,7 +64,7 @@ pub struct Control {
     /// The edge is about to stop.
     pub leaving: Arc<AtomicBool>,
     /// What operators ask of the process.
-    pub errands: mpsc::Sender<Errand>,
+    pub process_commands: mpsc::Sender<ProcessCommand>,
 }
 
 /// The service, ready to be bound to a listener.
@@ -72,8 +72,8 @@ pub fn router(control: Control) -> Router {
     let control = Arc::new(control);
     let managed = Router::new()
         .route("/metrics", get(metrics))
-        .route("/reload", post(errands::reload))
-        .route("/upgrade", post(errands::upgrade))
+        .route("/reload", post(process_commands::reload))
+        .route("/upgrade", post(process_commands::upgrade))
         .route("/sales", get(list))
         .route("/sales/{id}", get(show))
         .route("/sales/{id}/open", post(open))

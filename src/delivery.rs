@@ -4,13 +4,13 @@
 //! posts their events, writes down how far it is, and begins again. Whatever fails is tried again for ever; an event that
 //! the receiver refuses for what it says is set aside and holds up no other.
 //!
-//! Read in this order: [`worker`] (the task), [`wire`] (what is sent), [`halving`] (which event is refused), [`post`] (one
+//! Read in this order: [`worker`] (the task), [`wire`] (what is sent), [`bisection`] (which event is refused), [`post`] (one
 //! POST), and [`crate::ledger::Outbox`] (how far it is, and whose turn).
 
 mod backoff;
+mod bisection;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
-mod halving;
 mod order_service_query;
 mod outage;
 mod post;
@@ -98,10 +98,10 @@ impl Delivery {
         }
     }
 
-    /// Delivers until `told` turns true; then ends the POST under way and gives the delivery to other edges.
-    pub async fn run(self: Arc<Self>, told: watch::Receiver<bool>) {
+    /// Delivers until `shutdown` turns true; then ends the POST under way and gives the delivery to other edges.
+    pub async fn run(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
         let name = format!("sale {}: its delivery", self.sale.id());
-        keep_running(&name, || Worker::new(Arc::clone(&self), told.clone()).run()).await;
+        keep_running(&name, || Worker::new(Arc::clone(&self), shutdown.clone()).run()).await;
     }
 
     /// The sale's id.

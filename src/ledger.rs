@@ -23,8 +23,8 @@ pub use self::order::{
 };
 
 pub use self::outbox::{
-    Claim, DeliveryStatus, EventId, Lease, Outbox, Progress, Record, Recorded, Refused, SET_ASIDE_MAX, SetAside, Taken,
-    WHY_MAX, Work, brief,
+    Claim, DeliveryStatus, EventId, Lease, Outbox, Progress, Record, Recorded, RefusedEvent, SET_ASIDE_MAX, SetAside,
+    Taken, WHY_MAX, Work, brief,
 };
 
 /// The most tickets that one purchase may ask for. Far above any honest purchase, far below where sums could overflow.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
-pub use connections::Admitted;
+pub use connections::ConnectionGuard;
 use connections::Connections;
 pub use open_files::most_connections;
 pub use quota::{Quota, Taken};
@@ -42,7 +42,7 @@ pub struct Limits {
 
 /// What is counted of the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
+pub struct LimitCounters {
     /// Connections that are open now.
     pub open: u64,
     /// Connections refused because there were too many in all.
@@ -94,13 +94,13 @@ impl Limits {
     /// Whether one more connection may be served, of this address if addresses matter to it. It counts until what is returned
     /// is dropped.
     #[must_use]
-    pub fn admit(&self, address: Option<IpAddr>) -> Option<Admitted> {
+    pub fn admit(&self, address: Option<IpAddr>) -> Option<ConnectionGuard> {
         self.counted(self.connections.admit(address))
     }
 
     /// Whether a connection may still be served, now that its client's address is known. From then on it counts for it.
     #[must_use]
-    pub fn admit_as(&self, admitted: &mut Admitted, address: IpAddr) -> bool {
+    pub fn admit_as(&self, admitted: &mut ConnectionGuard, address: IpAddr) -> bool {
         self.counted(admitted.count_for(address)).is_some()
     }
 
@@ -114,11 +114,11 @@ impl Limits {
         self.handshakes_failed.add(1);
     }
 
-    fn counted<T>(&self, admitted: Result<T, connections::Full>) -> Option<T> {
+    fn counted<T>(&self, admitted: Result<T, connections::LimitReached>) -> Option<T> {
         match admitted {
             Ok(admitted) => return Some(admitted),
-            Err(connections::Full::InAll) => self.refused_in_all.add(1),
-            Err(connections::Full::OfAddress) => self.refused_of_address.add(1),
+            Err(connections::LimitReached::InAll) => self.refused_in_all.add(1),
+            Err(connections::LimitReached::OfAddress) => self.refused_of_address.add(1),
         }
         None
     }
@@ -145,20 +145,20 @@ impl Limits {
         may
     }
 
-    /// Counts a request of an address that may not ask.
+    /// LimitCounters a request of an address that may not ask.
     pub fn denied(&self) {
         self.requests_denied.add(1);
     }
 
-    /// Counts a request that was refused for what its route allows.
+    /// LimitCounters a request that was refused for what its route allows.
     pub fn refused_of_route(&self) {
         self.refused_of_routes.add(1);
     }
 
     /// What was counted so far.
     #[must_use]
-    pub fn counts(&self) -> Counts {
-        Counts {
+    pub fn counts(&self) -> LimitCounters {
+        LimitCounters {
             open: self.connections.open() as u64,
             refused_in_all: self.refused_in_all.get(),
             refused_of_address: self.refused_of_address.get(),
@@ -203,7 +203,7 @@ mod tests {
         let limits = Limits::new(&config::Limits::default());
         let address = IpAddr::from([192, 0, 2, 1]);
         assert!((0..100_000).all(|_| limits.could_take(address) && limits.take(address)));
-        assert_eq!(limits.counts(), Counts::default());
+        assert_eq!(limits.counts(), LimitCounters::default());
     }
 
     #[test]
@@ -239,8 +239,13 @@ mod tests {
         assert!(limits.admit(Some(three)).is_none());
         assert_eq!((0..5).filter(|_| limits.take(one)).count(), 3);
         assert!(!limits.could_take(one) && limits.could_take(two));
-        let expected =
-            Counts { open: 2, refused_in_all: 1, refused_of_address: 1, requests_refused: 3, ..Counts::default() };
+        let expected = LimitCounters {
+            open: 2,
+            refused_in_all: 1,
+            refused_of_address: 1,
+            requests_refused: 3,
+            ..LimitCounters::default()
+        };
         assert_eq!(limits.counts(), expected);
     }
 }

@@ -4,9 +4,9 @@
 //! ledger and back), [`reply`] (what the client is told). [`sync`] keeps the gates true. Nothing here knows of HTTP
 //! sessions or of the ledger's store.
 
+mod administration;
 pub mod batch;
 pub mod gate;
-mod keeping;
 pub mod metrics;
 mod outcome;
 pub mod reply;
@@ -26,7 +26,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use self::batch::Pending;
 use self::gate::{Gate, Verdict, Visitor};
 pub use self::outcome::{Outcome, Refusal};
-use self::request::{Ask, Rejection};
+use self::request::{Ask, RequestRefusal};
 use self::rules::Rules;
 use self::stat_log::StatLog;
 use crate::config::{self, BuyerSource};
@@ -90,7 +90,7 @@ impl Sale {
             shared,
             identity: ArcSwapOption::empty(),
             queue,
-            order_reads: Semaphore::new(keeping::ORDER_READS_MAX),
+            order_reads: Semaphore::new(administration::ORDER_READS_MAX),
             stat_log,
             metrics: SaleMetrics::default(),
         });
@@ -136,8 +136,8 @@ impl Sale {
     /// Refuses a purchase whose buyer is not told, where a limit for each buyer holds.
     ///
     /// # Errors
-    /// [`Rejection::Bad`], naming where the buyer's id has to be.
-    pub fn must_know_buyer(&self, rules: &Rules, ask: &Ask<'_>) -> Result<(), Rejection> {
+    /// [`RequestRefusal::Bad`], naming where the buyer's id has to be.
+    pub fn must_know_buyer(&self, rules: &Rules, ask: &Ask<'_>) -> Result<(), RequestRefusal> {
         let (BuyerSource::Header(field) | BuyerSource::Query(field) | BuyerSource::Body(field)) = &rules.settings.buyer
         else {
             return Ok(());
@@ -149,13 +149,16 @@ impl Sale {
         if terms.per_buyer == 0 && terms.unpaid_per_buyer == 0 && !rules.limits_buyers() {
             return Ok(());
         }
-        Err(Rejection::Bad { field: field.clone(), detail: "is needed here: every buyer may have only so many".into() })
+        Err(RequestRefusal::Bad {
+            field: field.clone(),
+            detail: "is needed here: every buyer may have only so many".into(),
+        })
     }
 
     /// A purchase, one way through. Waits at most `deadline` of the configuration.
     pub async fn buy(&self, ask: &Ask<'_>) -> Outcome {
-        let entered = self.enter(&self.rules(), ask);
-        match entered {
+        let submitted = self.submit(&self.rules(), ask);
+        match submitted {
             Ok(queued) => self.outcome(queued).await,
             Err(outcome) => outcome,
         }
@@ -165,8 +168,8 @@ impl Sale {
     ///
     /// # Errors
     /// The outcome of a purchase that was refused.
-    pub fn enter(&self, rules: &Rules, ask: &Ask<'_>) -> Result<Queued, Outcome> {
-        self.try_enter(rules, ask, Instant::now()).map_err(|refusal| self.record(Outcome::Refused(refusal)))
+    pub fn submit(&self, rules: &Rules, ask: &Ask<'_>) -> Result<Queued, Outcome> {
+        self.try_submit(rules, ask, Instant::now()).map_err(|refusal| self.record(Outcome::Refused(refusal)))
     }
 
     /// What became of a purchase in the queue.
@@ -181,7 +184,7 @@ impl Sale {
     }
 
     /// What costs least is asked first: memory, then the admission token (one hash), then the token that proves who buys.
-    fn try_enter(&self, rules: &Rules, ask: &Ask, now: Instant) -> Result<Queued, Refusal> {
+    fn try_submit(&self, rules: &Rules, ask: &Ask, now: Instant) -> Result<Queued, Refusal> {
         let identity = self.identity.load();
         let Some(identity) = identity.as_deref() else {
             return Err(if self.gate.is_missing() { Refusal::Missing } else { Refusal::Unavailable });
@@ -224,7 +227,7 @@ impl Sale {
     }
 
     fn pass_gate(&self, visitor: &Visitor, now: Instant) -> Result<(), Refusal> {
-        match self.gate.admit(visitor, now) {
+        match self.gate.judge(visitor, now) {
             Verdict::Refuse(refusal) => {
                 self.metrics.refused_at_gate.add(1);
                 Err(refusal)

@@ -8,8 +8,8 @@ mod public;
 mod reloader;
 mod signals;
 mod sockets;
+mod startup;
 mod upgrade;
-mod works;
 
 use std::convert::Infallible;
 use std::io;
@@ -29,16 +29,16 @@ use tokio::time::{sleep, timeout};
 use self::public::{Public, Service};
 pub use self::reloader::Read;
 use self::reloader::{Reloader, allowed};
-use self::signals::{Event, Signals, Told};
+use self::signals::{Event, Signals, StopMode};
 use self::sockets::Sockets;
+use self::startup::{Opened, deliver, open_shop, poster, secret_of};
 use self::upgrade::{Predecessor, Successor, Turn};
-use self::works::{Opened, deliver, open_shop, poster, secret_of};
 use crate::auth::secret::SecretError;
 use crate::config::Config;
 use crate::config::reload::Report;
 use crate::control::logs::{self, LogError, Logs};
 use crate::control::process;
-use crate::control::{self, Control, Errand};
+use crate::control::{self, Control, ProcessCommand};
 use crate::delivery::Poster;
 use crate::ledger::LedgerError;
 use crate::limits::Limits;
@@ -53,7 +53,7 @@ use crate::upstream::Upstream;
 const BACKGROUND_END: Duration = Duration::from_secs(1);
 
 /// Reloads and upgrades that may wait for their turn.
-const ERRANDS_WAITING: usize = 4;
+const PROCESS_COMMANDS_MAX: usize = 4;
 
 /// Why an edge did not start, or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -108,8 +108,8 @@ pub enum StartError {
     #[error("the system refuses threads or signals: {0}")]
     System(#[from] io::Error),
     /// It was told to stop before it had started.
-    #[error("told to stop before it had started")]
-    Told,
+    #[error("stopped before the start was complete")]
+    Stopped,
     /// The process that it was to follow went on alone.
     #[error("the edge that this one was to follow is gone, or goes on alone: {0}")]
     Follow(String),
@@ -131,7 +131,7 @@ pub enum StartError {
 pub fn run(config: Config, read: Read) -> Result<(), StartError> {
     logs::begin(&config.error_log)?;
     let mut edge = Edge::start(config, read)?;
-    if edge.until_told()? == Told::Finish && edge.leave() == Told::Finish {
+    if edge.until_stopped()? == StopMode::Graceful && edge.leave() == StopMode::Graceful {
         edge.finish(edge.grace());
     } else {
         log::info!("stopping at once");
@@ -148,7 +148,7 @@ pub(crate) struct Edge {
     background: Runtime,
     signals: Signals,
     /// What the control listener was asked for.
-    errands: mpsc::Receiver<Errand>,
+    process_commands: mpsc::Receiver<ProcessCommand>,
     /// Open for as long as anybody may be accepted by this edge, or by one that follows.
     sockets: Option<Sockets>,
     service: Service,
@@ -199,8 +199,8 @@ impl Edge {
 
         let poster = poster(&config, secret, &upstreams);
         let opening = open_in_turn(predecessor, &background, config.clone(), poster);
-        let opened = traffic.block_on(async { signals.unless_told(opening).await });
-        let (opened, turn) = match opened.unwrap_or(Err(StartError::Told)) {
+        let opened = traffic.block_on(async { signals.unless_stopped(opening).await });
+        let (opened, turn) = match opened.unwrap_or(Err(StartError::Stopped)) {
             Ok(opened) => opened,
             Err(error) => {
                 // Dropped as it is, the runtime would wait for a log that is still being read.
@@ -213,7 +213,7 @@ impl Edge {
         let answers = Arc::new(Codes::default());
         let logs = Logs::new(access_log.clone(), Arc::clone(&shop));
         let leaving = Arc::new(AtomicBool::new(false));
-        let (errand, errands) = mpsc::channel(ERRANDS_WAITING);
+        let (command, process_commands) = mpsc::channel(PROCESS_COMMANDS_MAX);
         let control = Control {
             shop: Arc::clone(&shop),
             rules: Arc::clone(&rules),
@@ -223,14 +223,14 @@ impl Edge {
             logs: logs.clone(),
             keeper,
             leaving: Arc::clone(&leaving),
-            errands: errand,
+            process_commands: command,
         };
-        // Background work begins here; each that has something to end gets a copy of `told`.
+        // Background work begins here; each that has something to end gets a copy of `stop`.
         let control = ControlListener::open(&background, sockets.control.try_clone()?, control);
-        let (shutdown, told) = watch::channel(false);
+        let (shutdown, stop) = watch::channel(false);
         let (delivers, deliveries_ended) = mpsc::channel(1);
         for delivery in deliveries {
-            background.spawn(deliver(delivery, told.clone(), delivers.clone()));
+            background.spawn(deliver(delivery, stop.clone(), delivers.clone()));
         }
         let deliveries_end =
             config.delivery.as_ref().map_or(Duration::ZERO, |delivery| delivery.timeout + BACKGROUND_END);
@@ -250,12 +250,12 @@ impl Edge {
             None => tell_supervisor(&[NotifyState::Ready]),
         }
         let handle = background.handle().clone();
-        let reloader = Reloader::new(read, config, upstreams, rules, limits, shop, handle, told);
+        let reloader = Reloader::new(read, config, upstreams, rules, limits, shop, handle, stop);
         Ok(Self {
             traffic,
             background,
             signals,
-            errands,
+            process_commands,
             sockets: Some(sockets),
             service,
             logs,
@@ -272,41 +272,41 @@ impl Edge {
     }
 
     /// Waits for the end, and meanwhile reloads and upgrades as it is asked to.
-    fn until_told(&mut self) -> Result<Told, StartError> {
+    fn until_stopped(&mut self) -> Result<StopMode, StartError> {
         loop {
-            let Self { traffic, signals, errands, public, .. } = self;
+            let Self { traffic, signals, process_commands, public, .. } = self;
             let event = traffic.block_on(async {
                 tokio::select! {
-                    event = signals.next(errands) => Ok(event),
+                    event = signals.next(process_commands) => Ok(event),
                     () = public.ended() => Err(StartError::ListenersEnded),
                 }
             })?;
             // Whoever asked may have left; it is done all the same.
             match event {
-                Event::End(told) => return Ok(told),
+                Event::End(mode) => return Ok(mode),
                 Event::Reopen => self.logs.reopen(),
-                Event::Errand(Errand::Reload(asked)) => match self.reload() {
+                Event::ProcessCommand(ProcessCommand::Reload(asked)) => match self.reload() {
                     Ok(outcome) => drop(asked.map(|asked| asked.send(outcome))),
-                    Err(told) => return Ok(told),
+                    Err(mode) => return Ok(mode),
                 },
-                Event::Errand(Errand::Upgrade(asked)) => match self.upgrade() {
+                Event::ProcessCommand(ProcessCommand::Upgrade(asked)) => match self.upgrade() {
                     Ok(outcome) => {
                         let is_followed = outcome.is_ok();
                         drop(asked.map(|asked| asked.send(outcome)));
                         if is_followed {
-                            return Ok(Told::Finish);
+                            return Ok(StopMode::Graceful);
                         }
                     }
-                    Err(told) => return Ok(told),
+                    Err(mode) => return Ok(mode),
                 },
             }
         }
     }
 
-    /// Works by the configuration as it is now, if that is in order. Told to end meanwhile, it says so instead.
-    fn reload(&mut self) -> Result<Result<Report, String>, Told> {
+    /// Works by the configuration as it is now, if that is in order. If a signal stops the edge meanwhile, gives how instead.
+    fn reload(&mut self) -> Result<Result<Report, String>, StopMode> {
         let Self { traffic, signals, reloader, .. } = self;
-        let outcome = traffic.block_on(signals.unless_told(reloader.reload()))?;
+        let outcome = traffic.block_on(signals.unless_stopped(reloader.reload()))?;
         match &outcome {
             Ok(report) => log::info!("reloaded: {report}"),
             Err(errors) => log::error!("not reloaded, everything stays as it was: {errors}"),
@@ -314,8 +314,8 @@ impl Edge {
         Ok(outcome)
     }
 
-    /// Has another process follow this one: its number, or why it does not. Told to end meanwhile, it says so instead.
-    fn upgrade(&mut self) -> Result<Result<u32, String>, Told> {
+    /// Has another process follow this one: its number, or why it does not. If a signal stops the edge meanwhile, gives how instead.
+    fn upgrade(&mut self) -> Result<Result<u32, String>, StopMode> {
         if std::process::id() == 1 {
             // Whatever it starts ends with it, and with the container.
             let why = "an edge that is process 1 of a container cannot be followed: start a new container beside it";
@@ -344,7 +344,7 @@ impl Edge {
             Ok::<_, String>(id)
         };
         // Dropped, it ends the other process, so that the ledger is nobody's.
-        let outcome = traffic.block_on(signals.unless_told(handing_over));
+        let outcome = traffic.block_on(signals.unless_stopped(handing_over));
         match &outcome {
             Ok(Ok(id)) => {
                 log::info!("process {id} is ready and follows this one");
@@ -389,19 +389,22 @@ impl Edge {
 
     /// Says that it is not ready, and goes on as usual for as long as others need to hear it. Another signal makes that
     /// shorter: it says how to end then.
-    fn leave(&mut self) -> Told {
+    fn leave(&mut self) -> StopMode {
         if self.is_followed {
             // The one that follows is asked now, and says that it is ready.
-            return Told::Finish;
+            return StopMode::Graceful;
         }
         self.leaving.store(true, Ordering::Relaxed);
         tell_supervisor(&[NotifyState::Stopping]);
         let delay = self.reloader.config().shutdown_delay;
         if delay.is_zero() {
-            return Told::Finish;
+            return StopMode::Graceful;
         }
         log::info!("not ready any more; stopping in {delay:?}");
-        self.traffic.block_on(async { self.signals.unless_told(sleep(delay)).await }).err().unwrap_or(Told::Finish)
+        self.traffic
+            .block_on(async { self.signals.unless_stopped(sleep(delay)).await })
+            .err()
+            .unwrap_or(StopMode::Graceful)
     }
 
     /// Stops accepting, and waits until all connections are gone or `grace` is over, and the deliveries have ended the POST
@@ -458,9 +461,9 @@ async fn open_in_turn(
 
 impl ControlListener {
     fn open(background: &Runtime, socket: TcpListener, control: Control) -> Self {
-        let (stop, mut told) = watch::channel(false);
+        let (stop, mut stopping) = watch::channel(false);
         let task = background.spawn(async move {
-            let stopped = async move { drop(told.wait_for(|stop| *stop).await) };
+            let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
             let ended = match tokio::net::TcpListener::from_std(socket) {
                 Ok(socket) => axum::serve(socket, control::router(control)).with_graceful_shutdown(stopped).await,
                 Err(error) => Err(error),
@@ -485,6 +488,6 @@ impl ControlListener {
 /// Tells systemd, if it is the supervisor and wants to know (`Type=notify`).
 fn tell_supervisor(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        log::warn!("the supervisor cannot be told: {error}");
+        log::warn!("cannot notify systemd: {error}");
     }
 }

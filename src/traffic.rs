@@ -2,10 +2,10 @@
 
 pub mod door;
 pub mod entrance;
-pub mod failure;
 pub mod files;
 pub mod front;
 pub mod proxy;
+pub mod request_error;
 pub mod route;
 pub mod rules;
 pub mod tls;

@@ -27,7 +27,7 @@ use crate::config::{self, Balance, HashKey};
 use crate::observe::telemetry::Buckets;
 use crate::upstream::metrics::GroupMetrics;
 use backend::Backend;
-pub use backend::{Counts, Pick};
+pub use backend::{Pick, RequestCounters};
 use health::Health;
 pub use rendezvous::hash;
 use slow_start::SlowStart;
@@ -60,12 +60,12 @@ struct Now {
 /// What only changes under a lock.
 struct State {
     /// One for each member.
-    standings: Vec<Standing>,
+    states: Vec<MemberState>,
     next_id: usize,
 }
 
 /// How a member stands.
-struct Standing {
+struct MemberState {
     health: Health,
     /// While its weight grows.
     slow_start: Option<SlowStart>,
@@ -90,14 +90,14 @@ pub struct Status {
     /// Whether it may get requests: it neither rests, nor is it out, nor is it set to `down`.
     pub is_up: bool,
     /// What it has had to do.
-    pub counts: Counts,
+    pub counts: RequestCounters,
     /// How long it took to begin its answers, in microseconds.
     pub answers: Buckets,
 }
 
 /// Why a request gets no backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoPick {
+pub enum PickError {
     /// None is up, or none is left where it was not tried.
     Nobody,
     /// Some could be asked, but have as many requests as they may have.
@@ -115,7 +115,7 @@ impl Upstream {
         };
         let upstream = Self {
             now: ArcSwap::from_pointee(nobody),
-            state: Mutex::new(State { standings: Vec::new(), next_id: 0 }),
+            state: Mutex::new(State { states: Vec::new(), next_id: 0 }),
             replaced: watch::Sender::new(()),
             warming: Notify::new(),
             epoch: Instant::now(),
@@ -152,7 +152,7 @@ impl Upstream {
         let places = settings.servers.iter().flat_map(|server| server.addresses.iter().map(move |at| (*at, server)));
         // As in Nginx, nothing is gained by leaving the only backend alone.
         let is_alone = places.clone().filter(|(_, server)| !server.down).count() == 1;
-        let mut standings = Vec::with_capacity(settings.servers.len());
+        let mut states = Vec::with_capacity(settings.servers.len());
         let mut members: Vec<Arc<Member>> = Vec::with_capacity(settings.servers.len());
         for (address, server) in places {
             if members.iter().any(|member| member.backend.address() == address) {
@@ -161,27 +161,27 @@ impl Upstream {
             }
             let max_fails = if is_alone { 0 } else { server.max_fails };
             let at = before.members.iter().position(|member| member.backend.address() == address);
-            let (backend, standing) = match at {
+            let (backend, state) = match at {
                 Some(at) => {
-                    let Standing { health, slow_start } = &state.standings[at];
+                    let MemberState { health, slow_start } = &state.states[at];
                     let health = health.with(max_fails, server.fail_timeout);
                     // Nobody would bring back what checks took out.
                     let health = if settings.health_check.is_none() { health.unchecked() } else { health };
                     let was_down = before.members[at].server.down && !server.down;
                     let slow_start = if was_down { SlowStart::new(now_ms, server.slow_start) } else { *slow_start };
-                    (Arc::clone(&before.members[at].backend), Standing { health, slow_start })
+                    (Arc::clone(&before.members[at].backend), MemberState { health, slow_start })
                 }
                 None => {
                     state.next_id += 1;
                     let slow_start = if is_first { None } else { SlowStart::new(now_ms, server.slow_start) };
                     let health = Health::new(max_fails, server.fail_timeout);
-                    (Arc::new(Backend::new(state.next_id, address)), Standing { health, slow_start })
+                    (Arc::new(Backend::new(state.next_id, address)), MemberState { health, slow_start })
                 }
             };
             members.push(Arc::new(Member { server: server.clone(), backend }));
-            standings.push(standing);
+            states.push(state);
         }
-        state.standings = standings;
+        state.states = states;
         self.renew(state, &before, Arc::new(settings), members.into(), now_ms);
         self.replaced.send_replace(());
     }
@@ -210,13 +210,13 @@ impl Upstream {
     pub fn status(&self) -> Vec<Status> {
         let state = self.state();
         let now = self.now.load();
-        let status = |(member, standing): (&Arc<Member>, &Standing)| Status {
+        let status = |(member, state): (&Arc<Member>, &MemberState)| Status {
             address: member.backend.address(),
-            is_up: standing.health.is_well() && !member.server.down,
+            is_up: state.health.is_well() && !member.server.down,
             counts: member.backend.counts(),
             answers: member.backend.answers(),
         };
-        now.members.iter().zip(&state.standings).map(status).collect()
+        now.members.iter().zip(&state.states).map(status).collect()
     }
 
     /// The backend for a request of `client` that was already `tried` at some, told by their [ids](Pick::id). `key` gives the
@@ -229,7 +229,12 @@ impl Upstream {
     /// # Errors
     ///
     /// If no backend can be asked.
-    pub fn pick(&self, client: IpAddr, key: impl Fn(&HashKey) -> Option<u64>, tried: &[usize]) -> Result<Pick, NoPick> {
+    pub fn pick(
+        &self,
+        client: IpAddr,
+        key: impl Fn(&HashKey) -> Option<u64>,
+        tried: &[usize],
+    ) -> Result<Pick, PickError> {
         self.pick_at(client, key, tried, || self.now_ms())
     }
 
@@ -239,18 +244,18 @@ impl Upstream {
         key: impl Fn(&HashKey) -> Option<u64>,
         tried: &[usize],
         now_ms: impl Fn() -> u64,
-    ) -> Result<Pick, NoPick> {
+    ) -> Result<Pick, PickError> {
         'again: loop {
             let now = self.now.load();
             let now_ms = (now.resting > 0).then(&now_ms);
             let random = |below| rand::rng().random_range(0..below);
             let asked = Asked { balance: &now.settings.balance, client, key: &key, random, tried, now_ms };
-            let mut none = NoPick::Nobody;
+            let mut none = PickError::Nobody;
             for tier in &now.tiers {
                 match tier.pick(&asked) {
                     Ok(pick) => return Ok(pick),
                     Err(Unpicked::Nobody) => {}
-                    Err(Unpicked::Full) => none = NoPick::Full,
+                    Err(Unpicked::Full) => none = PickError::Full,
                     Err(Unpicked::Replaced) => {
                         // The next one is there when the lock is free.
                         drop(self.state());
@@ -273,7 +278,7 @@ impl Upstream {
         let Some((now, at)) = self.find(pick.backend()) else {
             return;
         };
-        let health = &mut state.standings[at].health;
+        let health = &mut state.states[at].health;
         let rested = health.is_resting();
         let Some(until_ms) = health.failed(now_ms) else {
             return;
@@ -294,9 +299,9 @@ impl Upstream {
     fn succeeded_at(&self, pick: &Pick, now_ms: u64) {
         let mut state = self.state();
         if let Some((now, at)) = self.find(pick.backend())
-            && state.standings[at].health.is_resting()
+            && state.states[at].health.is_resting()
         {
-            state.standings[at].health.succeeded();
+            state.states[at].health.succeeded();
             self.is_back(&mut state, &now, at, now_ms);
             log::info!("upstream {}: {} is back", now.settings.name, pick.address());
         }
@@ -313,7 +318,7 @@ impl Upstream {
             return;
         };
         let (name, address) = (&now.settings.name, backend.address());
-        state.standings[at].health.checked(good);
+        state.states[at].health.checked(good);
         if good {
             self.is_back(&mut state, &now, at, now_ms);
             log::info!("upstream {name}: {address} is up: {why}");
@@ -328,7 +333,7 @@ impl Upstream {
     fn is_back(&self, state: &mut State, now: &Now, at: usize, now_ms: u64) {
         let Member { server, backend } = &*now.members[at];
         backend.end_rest();
-        state.standings[at].slow_start = SlowStart::new(now_ms, server.slow_start);
+        state.states[at].slow_start = SlowStart::new(now_ms, server.slow_start);
         self.renew_standings(state, now, now_ms);
     }
 
@@ -346,11 +351,11 @@ impl Upstream {
     /// Gives the weights of this time to those that are growing. How long they stay so, if any goes on growing.
     fn grow_at(&self, now_ms: u64) -> Option<Duration> {
         let mut state = self.state();
-        if state.standings.iter().any(|standing| standing.slow_start.is_some()) {
+        if state.states.iter().any(|state| state.slow_start.is_some()) {
             let now = self.now.load_full();
             self.renew_standings(&mut state, &now, now_ms);
         }
-        state.standings.iter().filter_map(|standing| standing.slow_start).map(|start| start.step()).min()
+        state.states.iter().filter_map(|state| state.slow_start).map(|start| start.step()).min()
     }
 
     /// What the group is, which stays so while the lock is held, and where in it this backend is, unless it has gone.
@@ -373,15 +378,15 @@ impl Upstream {
         members: Arc<[Arc<Member>]>,
         now_ms: u64,
     ) {
-        for standing in &mut state.standings {
-            standing.slow_start = standing.slow_start.filter(|start| start.part(now_ms) < slow_start::WHOLE);
+        for state in &mut state.states {
+            state.slow_start = state.slow_start.filter(|start| start.part(now_ms) < slow_start::WHOLE);
         }
-        if state.standings.iter().any(|standing| standing.slow_start.is_some()) {
+        if state.states.iter().any(|state| state.slow_start.is_some()) {
             self.warming.notify_one();
         }
-        let all = || members.iter().zip(&state.standings).filter(|(member, _)| !member.server.down);
-        let is_anybody_well = all().any(|(_, standing)| standing.health.is_well());
-        let usable = |(member, Standing { health, slow_start }): (&Arc<Member>, &Standing)| {
+        let all = || members.iter().zip(&state.states).filter(|(member, _)| !member.server.down);
+        let is_anybody_well = all().any(|(_, state)| state.health.is_well());
+        let usable = |(member, MemberState { health, slow_start }): (&Arc<Member>, &MemberState)| {
             let is_usable = if is_anybody_well { health.is_well() } else { !health.is_out() };
             let weight = if settings.balance == Balance::RoundRobin { 1 } else { member.server.weight };
             let part = slow_start.map_or(slow_start::WHOLE, |start| start.part(now_ms));
@@ -395,7 +400,7 @@ impl Upstream {
             if before.is(&all, &usable) { Arc::clone(before) } else { Arc::new(before.followed_by(all, usable)) }
         };
         let tiers = [tier(false), tier(true)];
-        let resting = state.standings.iter().filter(|standing| standing.health.is_resting()).count();
+        let resting = state.states.iter().filter(|state| state.health.is_resting()).count();
         self.now.store(Arc::new(Now { settings, members, tiers, resting }));
     }
 

@@ -32,7 +32,7 @@ pub struct Pass<'a> {
 
 /// Why somebody is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
+pub enum AdmissionRefusal {
     /// There is no token.
     #[error("there is no admission token")]
     Missing,
@@ -72,25 +72,32 @@ impl Keys {
     ///
     /// # Errors
     /// Why not.
-    pub fn check(&self, token: Option<&str>, sale: &str, buyer: Option<&str>, now_s: u64) -> Result<(), Denied> {
-        let (signed, mac_hex) = token.ok_or(Denied::Missing)?.rsplit_once('.').ok_or(Denied::Invalid)?;
+    pub fn check(
+        &self,
+        token: Option<&str>,
+        sale: &str,
+        buyer: Option<&str>,
+        now_s: u64,
+    ) -> Result<(), AdmissionRefusal> {
+        let (signed, mac_hex) =
+            token.ok_or(AdmissionRefusal::Missing)?.rsplit_once('.').ok_or(AdmissionRefusal::Invalid)?;
         let mut parts = signed.split('.');
         let (version, whom, from, until) = (parts.next(), parts.next(), parts.next(), parts.next());
         let (Some(from_s), Some(until_s), None) = (seconds(from), seconds(until), parts.next()) else {
-            return Err(Denied::Invalid);
+            return Err(AdmissionRefusal::Invalid);
         };
         let buyer = match (version, whom, buyer) {
             (Some("v1"), Some("any"), _) => None,
             (Some("v1"), Some("own"), Some(buyer)) => Some(buyer),
-            _ => return Err(Denied::Invalid),
+            _ => return Err(AdmissionRefusal::Invalid),
         };
-        let given = digest(mac_hex).ok_or(Denied::Invalid)?;
+        let given = digest(mac_hex).ok_or(AdmissionRefusal::Invalid)?;
         // In a time that says nothing of where the two differ.
         let is_ours = |key| mac(key, signed, sale, buyer).verify_slice(&given).is_ok();
         match () {
-            () if !self.0.iter().any(is_ours) => Err(Denied::Invalid),
-            () if now_s < from_s => Err(Denied::Early(from_s - now_s)),
-            () if now_s >= until_s => Err(Denied::Expired),
+            () if !self.0.iter().any(is_ours) => Err(AdmissionRefusal::Invalid),
+            () if now_s < from_s => Err(AdmissionRefusal::Early(from_s - now_s)),
+            () if now_s >= until_s => Err(AdmissionRefusal::Expired),
             () => Ok(()),
         }
     }
@@ -172,16 +179,16 @@ mod tests {
                 assert_eq!(check(&any, "ticket", None, now_s), Ok(()));
                 assert_eq!(check(&any, "ticket", Some("bob"), now_s), Ok(()));
                 assert_eq!(check(&own, "ticket", Some("ann"), now_s), Ok(()));
-                assert_eq!(check(&own, "ticket", Some("bob"), now_s), Err(Denied::Invalid));
-                assert_eq!(check(&own, "ticket", None, now_s), Err(Denied::Invalid));
-                assert_eq!(check(&any, "tickets", None, now_s), Err(Denied::Invalid));
+                assert_eq!(check(&own, "ticket", Some("bob"), now_s), Err(AdmissionRefusal::Invalid));
+                assert_eq!(check(&own, "ticket", None, now_s), Err(AdmissionRefusal::Invalid));
+                assert_eq!(check(&any, "tickets", None, now_s), Err(AdmissionRefusal::Invalid));
             }
-            assert_eq!(check(&any, "ticket", None, FROM - 7), Err(Denied::Early(7)));
-            assert_eq!(check(&any, "ticket", None, UNTIL), Err(Denied::Expired));
+            assert_eq!(check(&any, "ticket", None, FROM - 7), Err(AdmissionRefusal::Early(7)));
+            assert_eq!(check(&any, "ticket", None, UNTIL), Err(AdmissionRefusal::Expired));
             // Who cannot use it is not told about its time.
-            assert_eq!(check(&own, "ticket", Some("bob"), UNTIL), Err(Denied::Invalid));
+            assert_eq!(check(&own, "ticket", Some("bob"), UNTIL), Err(AdmissionRefusal::Invalid));
         }
-        assert_eq!(keys().check(None, "ticket", None, FROM), Err(Denied::Missing));
+        assert_eq!(keys().check(None, "ticket", None, FROM), Err(AdmissionRefusal::Missing));
     }
 
     #[test]
@@ -193,14 +200,14 @@ mod tests {
             for other in ["0", "1", ".", "z", "A", "\n"] {
                 let mut changed = own.clone();
                 changed.replace_range(at..=at, other);
-                assert!(changed == own || check(&changed) == Err(Denied::Invalid), "{changed}");
+                assert!(changed == own || check(&changed) == Err(AdmissionRefusal::Invalid), "{changed}");
             }
-            assert_eq!(check(&own[..at]), Err(Denied::Invalid));
+            assert_eq!(check(&own[..at]), Err(AdmissionRefusal::Invalid));
         }
         let others = pass(Some("ann")).sign(&key("a-secret-of-another-shop"));
-        assert_eq!(check(&others), Err(Denied::Invalid));
+        assert_eq!(check(&others), Err(AdmissionRefusal::Invalid));
         for token in ["", ".", "v1.any.1.2.", "v1.any.-1.99999999999.00", &format!("{own}."), &own.to_uppercase()] {
-            assert_eq!(check(token), Err(Denied::Invalid), "{token}");
+            assert_eq!(check(token), Err(AdmissionRefusal::Invalid), "{token}");
         }
     }
 }

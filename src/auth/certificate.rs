@@ -39,7 +39,7 @@ pub struct Certificate {
 
 /// What is wrong with one of the two files.
 #[derive(Debug)]
-pub struct Fault {
+pub struct CertificateError {
     /// The setting that names the file: `certificate` or `key`.
     pub setting: &'static str,
     /// What is wrong. Never a part of the key.
@@ -47,7 +47,7 @@ pub struct Fault {
     path: PathBuf,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for CertificateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}: {}", self.setting, self.path.display(), self.what)
     }
@@ -58,9 +58,10 @@ impl Certificate {
     ///
     /// # Errors
     /// If a file cannot be read or is not what it should be, or the key is that of another certificate.
-    pub fn read(files: &CertificateFiles) -> Result<Self, Fault> {
-        let of_certificate = |what: String| Fault { setting: "certificate", what, path: files.certificate.clone() };
-        let of_key = |what: String| Fault { setting: "key", what, path: files.key.clone() };
+    pub fn read(files: &CertificateFiles) -> Result<Self, CertificateError> {
+        let of_certificate =
+            |what: String| CertificateError { setting: "certificate", what, path: files.certificate.clone() };
+        let of_key = |what: String| CertificateError { setting: "key", what, path: files.key.clone() };
 
         let pem = file(&files.certificate).map_err(of_certificate)?;
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)

@@ -39,7 +39,7 @@ pub struct Rules {
 
 /// Why a token is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum TokenError {
     /// It is no token, or has a header that we may not ignore.
     Malformed,
     /// None of our keys is the one that it names, or is for its algorithm.
@@ -58,7 +58,7 @@ pub enum Fault {
     Claim,
 }
 
-impl Fault {
+impl TokenError {
     /// In a word, for whoever sent it.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -106,22 +106,22 @@ impl Verifier {
     ///
     /// # Errors
     /// Why it proves nobody.
-    pub fn buyer(&self, token: &str) -> Result<String, Fault> {
+    pub fn buyer(&self, token: &str) -> Result<String, TokenError> {
         // An algorithm that nobody knows, `none` above all, is no header at all.
-        let header = decode_header(token).map_err(|_| Fault::Malformed)?;
+        let header = decode_header(token).map_err(|_| TokenError::Malformed)?;
         if header.crit.is_some() {
-            return Err(Fault::Malformed);
+            return Err(TokenError::Malformed);
         }
-        let mut fault = Fault::Key;
+        let mut fault = TokenError::Key;
         for (key, decoding, validation) in &self.keys {
             let is_named = key.id().is_none_or(|own| header.kid.as_deref().is_none_or(|asked| own == asked));
             if jsonwebtoken::Algorithm::from(key.algorithm()) != header.alg || !is_named {
                 continue;
             }
             match decode::<Map<String, Value>>(token, decoding, validation) {
-                Ok(proven) => return self.id(&proven.claims).ok_or(Fault::Claim),
+                Ok(proven) => return self.id(&proven.claims).ok_or(TokenError::Claim),
                 Err(error) => match fault_of(error.kind()) {
-                    Fault::Signature => fault = Fault::Signature,
+                    TokenError::Signature => fault = TokenError::Signature,
                     fault => return Err(fault),
                 },
             }
@@ -144,14 +144,14 @@ impl Verifier {
     }
 }
 
-fn fault_of(error: &ErrorKind) -> Fault {
+fn fault_of(error: &ErrorKind) -> TokenError {
     match error {
-        ErrorKind::InvalidSignature => Fault::Signature,
-        ErrorKind::ExpiredSignature => Fault::Expired,
-        ErrorKind::ImmatureSignature => Fault::Early,
-        ErrorKind::InvalidIssuer => Fault::Issuer,
-        ErrorKind::InvalidAudience => Fault::Audience,
-        ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) => Fault::Claim,
-        _ => Fault::Malformed,
+        ErrorKind::InvalidSignature => TokenError::Signature,
+        ErrorKind::ExpiredSignature => TokenError::Expired,
+        ErrorKind::ImmatureSignature => TokenError::Early,
+        ErrorKind::InvalidIssuer => TokenError::Issuer,
+        ErrorKind::InvalidAudience => TokenError::Audience,
+        ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) => TokenError::Claim,
+        _ => TokenError::Malformed,
     }
 }

@@ -32,14 +32,14 @@ pub enum BuyerSource {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     /// Where it stands.
-    pub place: TokenPlace,
+    pub place: TokenLocation,
     /// What it has to be.
     pub rules: jwt::Rules,
 }
 
 /// Where a token stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TokenPlace {
+pub enum TokenLocation {
     /// A request header, lower case; `authorization` has it behind `Bearer`.
     Header(String),
     /// A cookie.
@@ -85,9 +85,9 @@ fn token(buyer: &mut Fields<'_>) -> Option<Token> {
         buyer.require("algorithms", |node| Some(node.filled_list(|node| word(&ALGORITHMS)(node)))).unwrap_or_default();
     let algorithms: Vec<Algorithm> = algorithms.into_iter().flatten().collect();
     buyer.alternatives(&["header", "cookie"], "the token stands in one place");
-    let header = buyer.read("header", token_header).map(TokenPlace::Header);
-    let cookie = buyer.read("cookie", cookie_name).map(TokenPlace::Cookie);
-    let place = header.or(cookie).unwrap_or_else(|| TokenPlace::Header("authorization".to_owned()));
+    let header = buyer.read("header", token_header).map(TokenLocation::Header);
+    let cookie = buyer.read("cookie", cookie_name).map(TokenLocation::Cookie);
+    let place = header.or(cookie).unwrap_or_else(|| TokenLocation::Header("authorization".to_owned()));
     let keys = keys(buyer, &algorithms);
     let audiences = buyer.require("audience", names).unwrap_or_default();
     let rules = Rules {

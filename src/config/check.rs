@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::errors::Errors;
 use super::value::briefly;
-use super::{BuyerSource, Config, LogPlace, Redis, Route, Sale, Store};
+use super::{BuyerSource, Config, LogDestination, Redis, Route, Sale, Store};
 
 /// Notes every relation that does not hold between settings that could be read.
 pub(super) fn relations(config: &Config, errors: &mut Errors) {
@@ -27,7 +27,7 @@ fn logs(config: &Config, errors: &mut Errors) {
     let places = [("error_log.path", Some(&config.error_log.place))];
     let access_log = config.access_log.as_ref().map(|log| &log.place);
     for (path, place) in places.into_iter().chain([("access_log.path", access_log)]) {
-        let Some(LogPlace::File(file)) = place else { continue };
+        let Some(LogDestination::File(file)) = place else { continue };
         if let Some((other, _)) = files.iter().find(|(_, taken)| taken == file) {
             errors.push_relation(path, &[path, other], format!("is the file of {other}, too"));
         }

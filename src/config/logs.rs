@@ -16,7 +16,7 @@ use crate::http::request_id::RequestIdHeader;
 #[derive(Debug, Clone, PartialEq)]
 pub struct AccessLog {
     /// Where.
-    pub place: LogPlace,
+    pub place: LogDestination,
     /// How.
     pub format: LogFormat,
     /// The share of refusals that are written down, 0 to 1; default 0.01. They are a million in a minute, and one is like the other.
@@ -25,7 +25,7 @@ pub struct AccessLog {
 
 /// Where a log goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogPlace {
+pub enum LogDestination {
     /// Standard output.
     Stdout,
     /// Standard error.
@@ -35,7 +35,7 @@ pub enum LogPlace {
 }
 
 /// As in the file.
-impl fmt::Display for LogPlace {
+impl fmt::Display for LogDestination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stdout => f.write_str("stdout"),
@@ -58,14 +58,14 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorLog {
     /// Default standard error.
-    pub place: LogPlace,
+    pub place: LogDestination,
     /// The least important lines that are written; default `info`. RUST_LOG in the environment says it in the place of the file.
     pub level: LevelFilter,
 }
 
 impl Default for ErrorLog {
     fn default() -> Self {
-        Self { place: LogPlace::Stderr, level: LevelFilter::Info }
+        Self { place: LogDestination::Stderr, level: LevelFilter::Info }
     }
 }
 
@@ -78,7 +78,7 @@ pub(super) fn logs(file: &mut Fields<'_>) -> (Option<AccessLog>, ErrorLog, Optio
 
 fn access_log(node: &Node<'_>, has_ids: bool) -> AccessLog {
     node.mapping(|log| {
-        let place = log.require("path", place).unwrap_or(LogPlace::Stdout);
+        let place = log.require("path", place).unwrap_or(LogDestination::Stdout);
         let is_json = log.read("format", word(&[("combined", false), ("json", true)])).unwrap_or(false);
         let fields = log.read("fields", |node| Some(node.filled_list(field).into_iter().flatten().collect::<Vec<_>>()));
         if let Some(fields) = &fields {
@@ -124,11 +124,11 @@ fn error_log(node: &Node<'_>) -> ErrorLog {
     })
 }
 
-fn place(node: &Node<'_>) -> Option<LogPlace> {
+fn place(node: &Node<'_>) -> Option<LogDestination> {
     match node.value().as_str() {
-        Some("stdout") => Some(LogPlace::Stdout),
-        Some("stderr") => Some(LogPlace::Stderr),
-        _ => file_path(node).map(LogPlace::File),
+        Some("stdout") => Some(LogDestination::Stdout),
+        Some("stderr") => Some(LogDestination::Stderr),
+        _ => file_path(node).map(LogDestination::File),
     }
 }
 

@@ -10,7 +10,7 @@ use super::value::{MILLISECOND, MINUTE, SECOND, duration, host_and_port, is_digi
 #[derive(Clone, PartialEq)]
 pub struct Redis {
     /// Where it is.
-    pub place: RedisPlace,
+    pub place: RedisTopology,
     /// How long a connection may take to be made, 10 ms to 60 s; default 2 s.
     pub connect_timeout: Duration,
     /// How long one answer may take before its outcome counts as unknown, 10 ms to 60 s and less than any sale's
@@ -24,7 +24,7 @@ pub struct Redis {
 
 /// Where a Redis is.
 #[derive(Clone, PartialEq)]
-pub enum RedisPlace {
+pub enum RedisTopology {
     /// `redis://[user:password@]host[:port][/db]` or `redis+unix:///path`.
     Url(String),
     /// Wherever Sentinels say that the primary is.
@@ -85,7 +85,7 @@ impl Redis {
     /// One that promises nothing.
     #[must_use]
     pub fn at(url: String, connect_timeout: Duration, response_timeout: Duration) -> Self {
-        Self { place: RedisPlace::Url(url), connect_timeout, response_timeout, durability: None, replicas: None }
+        Self { place: RedisTopology::Url(url), connect_timeout, response_timeout, durability: None, replicas: None }
     }
 }
 
@@ -101,7 +101,7 @@ pub(super) fn redis(node: &Node<'_>) -> Redis {
     })
 }
 
-fn place(redis: &mut Fields<'_>) -> RedisPlace {
+fn place(redis: &mut Fields<'_>) -> RedisTopology {
     let must = "must be redis://[user:password@]host[:port][/db] or redis+unix:///path";
     redis.alternatives(&["url", "sentinels"], "the primary is at one place");
     if !redis.has("sentinels") {
@@ -110,7 +110,7 @@ fn place(redis: &mut Fields<'_>) -> RedisPlace {
                 redis.error(only, "belongs to sentinels; the url has its own");
             }
         }
-        return RedisPlace::Url(redis.require("url", secret(must, redis_url)).unwrap_or_default());
+        return RedisTopology::Url(redis.require("url", secret(must, redis_url)).unwrap_or_default());
     }
     let address = |node: &Node<'_>| {
         let must = "must be a host and a port, such as 10.0.0.1:26379";
@@ -121,7 +121,7 @@ fn place(redis: &mut Fields<'_>) -> RedisPlace {
         fits.then(|| text.to_owned())
     };
     let must_be_name = "must be 1 to 100 visible ASCII characters";
-    RedisPlace::Sentinels {
+    RedisTopology::Sentinels {
         addresses: redis.group("sentinels", |node| node.filled_list(address)),
         master: redis.require("master", text(must_be_name, name)).unwrap_or_default(),
         user: redis.read("user", text(must_be_name, name)),

@@ -205,7 +205,7 @@ request_id: X-Request-Id
         },
         ledger: Ledger {
             store: Store::Redis(Redis {
-                place: RedisPlace::Url("redis://user:password@[::1]:6380/2".to_owned()),
+                place: RedisTopology::Url("redis://user:password@[::1]:6380/2".to_owned()),
                 connect_timeout: 3 * SECOND,
                 response_timeout: SECOND / 4,
                 durability: Some(Durability::Always),
@@ -308,11 +308,11 @@ request_id: X-Request-Id
             service: "edge 1".to_owned(),
         }),
         access_log: Some(AccessLog {
-            place: LogPlace::File("/var/log/access.log".into()),
+            place: LogDestination::File("/var/log/access.log".into()),
             format: LogFormat::Combined,
             refusals: 0.5,
         }),
-        error_log: ErrorLog { place: LogPlace::Stdout, level: log::LevelFilter::Error },
+        error_log: ErrorLog { place: LogDestination::Stdout, level: log::LevelFilter::Error },
         request_id: Some(RequestIdHeader {
             sent: "X-Request-Id".to_owned(),
             name: HeaderName::from_static("x-request-id"),
@@ -343,14 +343,14 @@ fn the_words_of_each_choice() {
     assert_eq!(upstream("host_header: client").host_header, HostHeader::Client);
     assert_eq!(upstream("health_check: {type: tcp}").health_check.map(|check| check.probe), Some(Probe::Tcp));
     let socket = read("{sales: {t: }, ledger: {redis: {url: 'redis+unix:///run/redis.sock'}}}").ledger.store;
-    let Store::Redis(Redis { place: RedisPlace::Url(url), .. }) = socket else { panic!("{socket:?}") };
+    let Store::Redis(Redis { place: RedisTopology::Url(url), .. }) = socket else { panic!("{socket:?}") };
     assert_eq!(url, "redis+unix:///run/redis.sock");
     let sentinels = "{sentinels: ['10.0.0.1:26379', s2:26380], master: mymaster, user: u, password: p, db: 3, \
                      sentinel_user: su, sentinel_password: sp}";
     let Store::Redis(redis) = read(&format!("{{sales: {{t: }}, ledger: {{redis: {sentinels}}}}}")).ledger.store else {
         panic!("it is a Redis")
     };
-    let expected = RedisPlace::Sentinels {
+    let expected = RedisTopology::Sentinels {
         addresses: vec!["10.0.0.1:26379".to_owned(), "s2:26380".to_owned()],
         master: "mymaster".to_owned(),
         user: Some("u".to_owned()),

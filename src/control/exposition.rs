@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use crate::control::logs;
 use crate::delivery::{Delivery, DeliveryMetrics, Gauges};
 use crate::ledger::View;
-use crate::limits::Counts;
+use crate::limits::LimitCounters;
 use crate::observe::telemetry::{Buckets, Codes, Counter};
 use crate::observe::trace;
 use crate::sale::metrics::{OUTCOMES, SaleMetrics};
@@ -70,7 +70,7 @@ impl Exposition {
     }
 
     /// What became of the lines of logs.
-    pub fn logs(&mut self, counts: &logs::Counts) {
+    pub fn logs(&mut self, counts: &logs::LogCounts) {
         let columns = [
             ("spikegate_access_log_written_total", "Requests written down.", counts.access_log.written),
             ("spikegate_access_log_skipped_total", "Refusals left out, as `refusals` says.", counts.access_log.skipped),
@@ -210,7 +210,7 @@ impl Exposition {
     }
 
     /// Connections, and what the limits refused.
-    pub fn limits(&mut self, counts: Counts) {
+    pub fn limits(&mut self, counts: LimitCounters) {
         self.single("spikegate_connections", "gauge", "Connections of clients that are open.", counts.open);
         let name = "spikegate_connections_refused_total";
         self.metric(name, "counter", "Connections refused, by the limit that they met.");

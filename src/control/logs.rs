@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{self, LogPlace};
+use crate::config::{self, LogDestination};
 use crate::observe::access_log::{self, AccessLog};
 use crate::observe::error_log;
 use crate::sale::shop::Shop;
@@ -18,9 +18,9 @@ pub struct Logs {
 
 /// What became of lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct LogCounts {
     /// Of the access log; nothing if there is none.
-    pub access_log: access_log::Counts,
+    pub access_log: access_log::LineCounts,
     /// Lines of the error log that were only counted, since there were too many like them within a second.
     pub held_back: u64,
     /// Lines of the error log that the disk did not take.
@@ -56,7 +56,7 @@ pub fn open(settings: &config::AccessLog) -> Result<Arc<AccessLog>, LogError> {
     opened.map_err(|source| refused(access_log::SETTING, &settings.place, source))
 }
 
-fn refused(setting: &'static str, place: &LogPlace, source: io::Error) -> LogError {
+fn refused(setting: &'static str, place: &LogDestination, source: io::Error) -> LogError {
     LogError { setting, path: place.to_string(), source }
 }
 
@@ -84,9 +84,9 @@ impl Logs {
 
     /// What became of lines so far.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> LogCounts {
         let (held_back, dropped) = error_log::lost();
         let access_log = self.access_log.as_deref().map(AccessLog::counts).unwrap_or_default();
-        Counts { access_log, held_back, dropped }
+        LogCounts { access_log, held_back, dropped }
     }
 }

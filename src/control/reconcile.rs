@@ -15,7 +15,7 @@ use crate::sale::{Sale, reply};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Wish {
+pub(super) struct ReconcileOptions {
     /// Whether to put right what is found; only of a sale that sells nothing.
     apply: bool,
     /// Go on if the order service cannot be asked.
@@ -23,13 +23,13 @@ pub(super) struct Wish {
 }
 
 /// Why there is no report.
-enum Trouble {
+enum ReconcileError {
     Ledger(LedgerError),
     OrderService(String),
     Selling,
 }
 
-impl From<LedgerError> for Trouble {
+impl From<LedgerError> for ReconcileError {
     fn from(error: LedgerError) -> Self {
         Self::Ledger(error)
     }
@@ -38,28 +38,35 @@ impl From<LedgerError> for Trouble {
 pub(super) async fn reconcile(
     State(control): Shared,
     Path(id): Path<String>,
-    body: Result<Json<Wish>, JsonRejection>,
+    body: Result<Json<ReconcileOptions>, JsonRejection>,
 ) -> Response {
     let (Some(sale), Some(keeper)) = (control.shop.sale(&id), &control.keeper) else { return unknown(&id) };
-    let wish = match body {
-        Ok(Json(wish)) => wish,
+    let options = match body {
+        Ok(Json(options)) => options,
         Err(error) => return bad_body(&error.body_text()),
     };
-    match report(&control, sale, &**keeper, &wish).await {
+    match report(&control, sale, &**keeper, &options).await {
         Ok(report) => json_response(&report),
-        Err(Trouble::Ledger(error)) => {
+        Err(ReconcileError::Ledger(error)) => {
             log::warn!("control: reconciling sale {}: {error}", sale.id());
             response(reply::fault(&error))
         }
-        Err(Trouble::OrderService(why)) => problem(503, "order-service-unavailable", "Order service unavailable", &why),
-        Err(Trouble::Selling) => {
+        Err(ReconcileError::OrderService(why)) => {
+            problem(503, "order-service-unavailable", "Order service unavailable", &why)
+        }
+        Err(ReconcileError::Selling) => {
             let detail = "The sale sells; pause it first. Nothing was changed.";
             problem(409, "sale-open", "Sale open", detail)
         }
     }
 }
 
-async fn report(control: &Control, sale: &Sale, keeper: &dyn Bookkeeper, wish: &Wish) -> Result<Value, Trouble> {
+async fn report(
+    control: &Control,
+    sale: &Sale,
+    keeper: &dyn Bookkeeper,
+    options: &ReconcileOptions,
+) -> Result<Value, ReconcileError> {
     let epoch = sale.epoch().ok_or(LedgerError::Missing)?;
     let key = sale.key();
     let mut witnesses: Vec<Witness> = keeper.remembered(key).into_iter().collect();
@@ -71,11 +78,11 @@ async fn report(control: &Control, sale: &Sale, keeper: &dyn Bookkeeper, wish: &
                 witnesses.push(witness);
             }
             Err(KnownError::Unsupported(_)) => order_service = "it does not say what it knows",
-            Err(error @ KnownError::Failed(_)) if wish.without_order_service => {
+            Err(error @ KnownError::Failed(_)) if options.without_order_service => {
                 log::warn!("sale {}: reconciled without the order service: {error}", sale.id());
                 order_service = "it cannot be asked";
             }
-            Err(error) => return Err(Trouble::OrderService(error.to_string())),
+            Err(error) => return Err(ReconcileError::OrderService(error.to_string())),
         }
     }
     let books = keeper.books(key, epoch).await?;
@@ -89,9 +96,9 @@ async fn report(control: &Control, sale: &Sale, keeper: &dyn Bookkeeper, wish: &
         "order_service": order_service,
         "applied": false,
     });
-    let (found, left) = if wish.apply && (books.fence.is_some() || !found.differences.is_empty()) {
+    let (found, left) = if options.apply && (books.fence.is_some() || !found.differences.is_empty()) {
         if books.fence.is_none() && books.state == SaleState::Open {
-            return Err(Trouble::Selling);
+            return Err(ReconcileError::Selling);
         }
         let (found, left) = apply(keeper, key, epoch, &witnesses).await?;
         report["applied"] = true.into();

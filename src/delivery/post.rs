@@ -68,7 +68,7 @@ pub struct Poster {
 }
 
 /// A backend gave no answer.
-struct Fault {
+struct AttemptError {
     error: Box<Error>,
     /// No connection was made, so another backend may be tried.
     unreached: bool,
@@ -117,7 +117,7 @@ impl Poster {
             let address = pick.address();
             match timeout_at(deadline, self.attempt(&pick, path, body, read_max)).await {
                 Ok(Ok(answer)) => return answer,
-                Ok(Err(Fault { error, unreached })) => {
+                Ok(Err(AttemptError { error, unreached })) => {
                     // Pingora calls it an internal error when we are the ones who have no socket or port left.
                     if *error.etype() != ErrorType::InternalError {
                         self.upstream.failed(&pick, error.etype().as_str());
@@ -138,16 +138,22 @@ impl Poster {
         Exchanged::Failed(why)
     }
 
-    async fn attempt(&self, pick: &Pick, path: &str, body: &str, read_max: Option<usize>) -> Result<Exchanged, Fault> {
+    async fn attempt(
+        &self,
+        pick: &Pick,
+        path: &str,
+        body: &str,
+        read_max: Option<usize>,
+    ) -> Result<Exchanged, AttemptError> {
         let mut peer = HttpPeer::new(pick.address(), false, String::new());
         let connect = self.upstream.settings().timeouts.connect.min(self.timeout);
         peer.options.connection_timeout = Some(connect);
         peer.options.total_connection_timeout = Some(connect);
         let connected = self.connector.get_http_session(&peer).await;
-        let (mut session, _) = connected.map_err(|error| Fault { error, unreached: true })?;
+        let (mut session, _) = connected.map_err(|error| AttemptError { error, unreached: true })?;
 
         let answer = self.converse(&mut session, path, body, read_max).await;
-        let answer = answer.map_err(|error| Fault { error, unreached: false })?;
+        let answer = answer.map_err(|error| AttemptError { error, unreached: false })?;
         if pick.is_trial() {
             self.upstream.succeeded(pick);
         }

@@ -7,12 +7,12 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::backoff::Backoff;
-use super::halving::Halving;
+use super::bisection::Bisection;
 use super::outage::Outage;
 use super::post::Answer;
 use super::wire::{self, Event};
 use super::{Delivery, LEASE_SPARE};
-use crate::ledger::{EventId, LedgerError, LogEntry, Record, Recorded, Refused, Taken, Work};
+use crate::ledger::{EventId, LedgerError, LogEntry, Record, Recorded, RefusedEvent, Taken, Work};
 
 /// How often the ledger is asked while nothing is heard of new entries: whether another edge still delivers, and whether
 /// somebody wants something tried again.
@@ -27,7 +27,7 @@ const AGAIN_MAX: usize = 64;
 /// See the module's own words.
 pub struct Worker {
     delivery: Arc<Delivery>,
-    told: watch::Receiver<bool>,
+    shutdown: watch::Receiver<bool>,
     backoff: Backoff,
     outage: Outage,
     /// The delivery is this edge's, as far as it knows, for a sale of this epoch.
@@ -43,7 +43,7 @@ struct Held {
 }
 
 /// What a step came to.
-enum Step {
+enum Progressed {
     /// There is more to do at once.
     More,
     /// All up to this entry is delivered.
@@ -53,7 +53,7 @@ enum Step {
 }
 
 /// Why a step came to nothing.
-enum Trouble {
+enum WorkerError {
     /// The receiver did not take it.
     Receiver(String),
     /// The ledger did not say what is to be done, or did not write down what was.
@@ -61,10 +61,10 @@ enum Trouble {
     /// The delivery is another edge's by now.
     Lost,
     /// The edge ends.
-    Told,
+    Shutdown,
 }
 
-impl From<LedgerError> for Trouble {
+impl From<LedgerError> for WorkerError {
     fn from(error: LedgerError) -> Self {
         Self::Ledger(error)
     }
@@ -91,34 +91,34 @@ impl Row<'_> {
 }
 
 impl Worker {
-    pub fn new(delivery: Arc<Delivery>, told: watch::Receiver<bool>) -> Self {
-        Self { delivery, told, backoff: Backoff::default(), outage: Outage::default(), held: None, compared: false }
+    pub fn new(delivery: Arc<Delivery>, shutdown: watch::Receiver<bool>) -> Self {
+        Self { delivery, shutdown, backoff: Backoff::default(), outage: Outage::default(), held: None, compared: false }
     }
 
     /// Delivers until it is told to stop.
     pub async fn run(mut self) {
-        while !self.is_told() {
+        while !self.is_stopping() {
             match self.step().await {
-                Ok(Step::More) => {
+                Ok(Progressed::More) => {
                     self.backoff.succeeded();
                 }
-                Ok(Step::Idle(delivered)) => {
+                Ok(Progressed::Idle(delivered)) => {
                     self.backoff.succeeded();
                     self.wait_for_news(delivered).await;
                 }
-                Ok(Step::Elsewhere) | Err(Trouble::Lost) => {
+                Ok(Progressed::Elsewhere) | Err(WorkerError::Lost) => {
                     self.compared = false;
                     self.wait(IDLE).await;
                 }
-                Err(Trouble::Told) => break,
-                Err(Trouble::Receiver(why)) => {
+                Err(WorkerError::Shutdown) => break,
+                Err(WorkerError::Receiver(why)) => {
                     self.tell_outage(&why);
                     // An edge that cannot reach the receiver lets others try.
                     self.release().await;
                     let pause = self.backoff.failed(rand::random());
                     self.wait(pause).await;
                 }
-                Err(Trouble::Ledger(error)) => {
+                Err(WorkerError::Ledger(error)) => {
                     // Of a ledger that is gone, and of a sale that is another, the sync has told.
                     if let LedgerError::Damaged(why) = &error {
                         self.tell_outage(why);
@@ -132,23 +132,23 @@ impl Worker {
     }
 
     /// Reads what comes next, and posts it.
-    async fn step(&mut self) -> Result<Step, Trouble> {
-        let Some(epoch) = self.delivery.sale.epoch() else { return Ok(Step::Elsewhere) };
+    async fn step(&mut self) -> Result<Progressed, WorkerError> {
+        let Some(epoch) = self.delivery.sale.epoch() else { return Ok(Progressed::Elsewhere) };
         let taken = self.take(epoch, LINES_MAX).await?;
-        let Some(Work { entries, again }) = taken.work else { return Ok(Step::Elsewhere) };
+        let Some(Work { entries, again }) = taken.work else { return Ok(Progressed::Elsewhere) };
         let more_again = again.len() > AGAIN_MAX;
         if !again.is_empty() {
             self.post_again(epoch, &again[..again.len().min(AGAIN_MAX)]).await?;
         }
         let Some(last) = entries.last().map(|entry| entry.seq) else {
             self.compare().await?;
-            return Ok(if more_again { Step::More } else { Step::Idle(taken.progress.delivered) });
+            return Ok(if more_again { Progressed::More } else { Progressed::Idle(taken.progress.delivered) });
         };
         self.look_for_gaps(taken.progress.delivered, &entries);
         let events: Vec<Event> = entries.iter().flat_map(wire::events).collect();
         self.post_all(epoch, &Row { events: &events, up_to: Some(last) }).await?;
         self.compare().await?;
-        Ok(if more_again || last < taken.progress.version { Step::More } else { Step::Idle(last) })
+        Ok(if more_again || last < taken.progress.version { Progressed::More } else { Progressed::Idle(last) })
     }
 
     /// Takes or keeps the delivery.
@@ -172,21 +172,21 @@ impl Worker {
     }
 
     /// Makes sure that nobody else posts while the next POST is under way.
-    async fn hold(&mut self, epoch: u64) -> Result<(), Trouble> {
+    async fn hold(&mut self, epoch: u64) -> Result<(), WorkerError> {
         for _ in 0..2 {
             let needed = Instant::now() + self.delivery.poster.timeout();
             if self.held.is_some_and(|held| held.epoch == epoch && held.until >= needed) {
                 return Ok(());
             }
             if self.take(epoch, 0).await?.work.is_none() {
-                return Err(Trouble::Lost);
+                return Err(WorkerError::Lost);
             }
         }
         Err(LedgerError::Unavailable("it answers too late to keep the delivery".into()).into())
     }
 
     /// Posts events that had been set aside.
-    async fn post_again(&mut self, epoch: u64, again: &[EventId]) -> Result<(), Trouble> {
+    async fn post_again(&mut self, epoch: u64, again: &[EventId]) -> Result<(), WorkerError> {
         let mut events = Vec::with_capacity(again.len());
         for id in again {
             let entry = self.delivery.sale.log_entry(id.seq).await?;
@@ -195,7 +195,7 @@ impl Worker {
                 Some(event) => events.push(event),
                 None => {
                     let why = "its entry is gone from the log".to_owned();
-                    let refused = Some(Refused { event: *id, order: None, why });
+                    let refused = Some(RefusedEvent { event: *id, order: None, why });
                     self.record(epoch, Record { refused, ..Record::default() }).await?;
                 }
             }
@@ -204,14 +204,14 @@ impl Worker {
     }
 
     /// Posts events, in their order, until each of them is kept by the receiver or set aside.
-    async fn post_all(&mut self, epoch: u64, row: &Row<'_>) -> Result<(), Trouble> {
+    async fn post_all(&mut self, epoch: u64, row: &Row<'_>) -> Result<(), WorkerError> {
         let delivery = Arc::clone(&self.delivery);
         let sale = delivery.sale.id();
-        let mut halving = Halving::of(row.events.len());
+        let mut bisection = Bisection::of(row.events.len());
         let mut is_well = false;
-        while let Some(range) = halving.next(|range| wire::fitting(sale, epoch, &row.events[range])) {
-            if self.is_told() {
-                return Err(Trouble::Told);
+        while let Some(range) = bisection.next(|range| wire::fitting(sale, epoch, &row.events[range])) {
+            if self.is_stopping() {
+                return Err(WorkerError::Shutdown);
             }
             self.hold(epoch).await?;
             let batch = &row.events[range.clone()];
@@ -220,17 +220,17 @@ impl Worker {
                     self.tell_end_of_outage();
                     delivery.metrics.events.add(batch.len() as u64);
                     self.record(epoch, row.record(batch, range.end)).await?;
-                    halving.done();
+                    bisection.done();
                 }
-                Answer::Failed(why) => return Err(Trouble::Receiver(why)),
+                Answer::Failed(why) => return Err(WorkerError::Receiver(why)),
                 Answer::Refused(why) => {
                     if !is_well {
                         self.ask_whether_well(epoch, &why).await?;
                         is_well = true;
                     }
-                    if halving.refused() {
+                    if bisection.refused() {
                         self.set_aside(epoch, row, range.end, &batch[0], why).await?;
-                        halving.done();
+                        bisection.done();
                     }
                 }
             }
@@ -257,11 +257,11 @@ impl Worker {
 
     /// A receiver that refuses a batch without events too is itself at fault: its path is another, or it is somebody else.
     /// Its events would all be set aside.
-    async fn ask_whether_well(&self, epoch: u64, why: &str) -> Result<(), Trouble> {
+    async fn ask_whether_well(&self, epoch: u64, why: &str) -> Result<(), WorkerError> {
         match self.post(epoch, &[]).await {
             Answer::Kept => Ok(()),
-            Answer::Refused(_) => Err(Trouble::Receiver(format!("it refuses even a batch without events: {why}"))),
-            Answer::Failed(why) => Err(Trouble::Receiver(why)),
+            Answer::Refused(_) => Err(WorkerError::Receiver(format!("it refuses even a batch without events: {why}"))),
+            Answer::Failed(why) => Err(WorkerError::Receiver(why)),
         }
     }
 
@@ -272,27 +272,27 @@ impl Worker {
         end: usize,
         event: &Event,
         why: String,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), WorkerError> {
         let order = event.order.map_or(String::new(), |order| format!(" (order {order})"));
         let EventId { seq, part } = event.id;
         let text = format!("sale {}: event {seq}/{part}{order} is set aside: {why}", self.delivery.sale.id());
-        let refused = Some(Refused { event: event.id, order: event.order, why });
+        let refused = Some(RefusedEvent { event: event.id, order: event.order, why });
         self.record(epoch, Record { refused, ..row.record(&[], end) }).await?;
         log::warn!("{text}");
         Ok(())
     }
 
-    async fn record(&self, epoch: u64, record: Record) -> Result<(), Trouble> {
+    async fn record(&self, epoch: u64, record: Record) -> Result<(), WorkerError> {
         let Delivery { outbox, claim, .. } = &*self.delivery;
         match outbox.record(self.delivery.key(), epoch, &claim.edge, &record).await? {
             Recorded::Done => {
                 self.delivery.learn_record(&record);
                 Ok(())
             }
-            Recorded::Lost => Err(Trouble::Lost),
-            Recorded::Full => {
-                Err(Trouble::Receiver("it refuses an event, and no more can be set aside: see to those first".into()))
-            }
+            Recorded::Lost => Err(WorkerError::Lost),
+            Recorded::Full => Err(WorkerError::Receiver(
+                "it refuses an event, and no more can be set aside: see to those first".into(),
+            )),
         }
     }
 
@@ -327,8 +327,8 @@ impl Worker {
         }
     }
 
-    fn is_told(&self) -> bool {
-        *self.told.borrow()
+    fn is_stopping(&self) -> bool {
+        *self.shutdown.borrow()
     }
 
     /// Waits, unless somebody wants something now.
@@ -337,7 +337,7 @@ impl Worker {
             () = sleep(time) => {}
             () = self.delivery.wanted.notified() => {}
             // An error is a sender that is gone, which ends the task too.
-            _ = self.told.wait_for(|told| *told) => {}
+            _ = self.shutdown.wait_for(|shutdown| *shutdown) => {}
         }
     }
 

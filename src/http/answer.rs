@@ -25,12 +25,12 @@ pub struct Answer {
     /// The body.
     pub body: Bytes,
     /// For whoever writes it down; nothing of it is sent.
-    pub meaning: Meaning,
+    pub label: PurchaseLabel,
 }
 
 /// What an answer says of a purchase. Outcomes are the labels of `spikegate_purchases_total`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Meaning {
+pub enum PurchaseLabel {
     /// Nothing.
     #[default]
     Nothing,
@@ -40,7 +40,7 @@ pub enum Meaning {
     Ended(&'static str, Option<OrderId>),
 }
 
-impl Meaning {
+impl PurchaseLabel {
     /// Whether there may be a million like it.
     #[must_use]
     pub fn is_refusal(self) -> bool {
@@ -86,7 +86,7 @@ impl Answer {
             accept_post: None,
             www_authenticate: None,
             body: body.into(),
-            meaning: Meaning::Nothing,
+            label: PurchaseLabel::Nothing,
         }
     }
 
@@ -134,8 +134,8 @@ impl Answer {
 
     /// The same answer with what it says of a purchase.
     #[must_use]
-    pub fn meaning(mut self, meaning: Meaning) -> Self {
-        self.meaning = meaning;
+    pub fn label(mut self, label: PurchaseLabel) -> Self {
+        self.label = label;
         self
     }
 

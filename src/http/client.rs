@@ -74,7 +74,7 @@ pub struct Access {
 impl Access {
     /// Whether this address may ask.
     #[must_use]
-    pub fn admits(&self, address: IpAddr) -> bool {
+    pub fn allows(&self, address: IpAddr) -> bool {
         match (self.allow.narrowest(address), self.deny.narrowest(address)) {
             (Some(allowed), Some(denied)) => allowed > denied,
             (Some(_), None) => true,

@@ -82,7 +82,7 @@ pub struct Taken {
 
 /// An event that its receiver refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedEvent {
     /// Which.
     pub event: EventId,
     /// The order that it is of, if it is of one.
@@ -97,7 +97,7 @@ pub struct Record {
     /// Every event up to this entry is kept by the receiver or set aside; 0 for nothing new.
     pub delivered: u64,
     /// One event that is to be set aside, or is again.
-    pub refused: Option<Refused>,
+    pub refused: Option<RefusedEvent>,
     /// Events that were set aside and are kept by the receiver now.
     pub settled: Vec<EventId>,
 }
@@ -117,7 +117,7 @@ pub enum Recorded {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetAside {
     /// What was refused, and why.
-    pub refused: Refused,
+    pub refused: RefusedEvent,
     /// When, in ms since 1970.
     pub at_ms: u64,
     /// Whether it is to be tried again.

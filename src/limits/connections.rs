@@ -10,7 +10,7 @@ use super::at_once::{AtOnce, Held};
 
 /// Why a connection may not be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Full {
+pub enum LimitReached {
     /// Too many are open.
     InAll,
     /// Too many of this address are open.
@@ -29,7 +29,7 @@ pub struct Connections {
 
 /// A connection that is counted for as long as this lives.
 #[derive(Debug)]
-pub struct Admitted {
+pub struct ConnectionGuard {
     connections: Arc<Connections>,
     /// Of its address, if that is known and counted.
     held: Option<Held>,
@@ -55,12 +55,12 @@ impl Connections {
     }
 
     /// One more, if there is room; of this address, unless it is not known yet or of no matter.
-    pub fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Admitted, Full> {
+    pub fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Result<ConnectionGuard, LimitReached> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.most.load(Ordering::Relaxed) {
             self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(Full::InAll);
+            return Err(LimitReached::InAll);
         }
-        let mut admitted = Admitted { connections: Arc::clone(self), held: None };
+        let mut admitted = ConnectionGuard { connections: Arc::clone(self), held: None };
         if let Some(address) = address {
             admitted.count_for(address)?;
         }
@@ -73,17 +73,17 @@ impl Connections {
     }
 }
 
-impl Admitted {
-    /// Counts it for its address, if there is room.
-    pub fn count_for(&mut self, address: IpAddr) -> Result<(), Full> {
+impl ConnectionGuard {
+    /// LimitCounters it for its address, if there is room.
+    pub fn count_for(&mut self, address: IpAddr) -> Result<(), LimitReached> {
         if let Some(by_address) = self.connections.by_address.load().as_ref() {
-            self.held = Some(by_address.hold(super::key(address)).ok_or(Full::OfAddress)?);
+            self.held = Some(by_address.hold(super::key(address)).ok_or(LimitReached::OfAddress)?);
         }
         Ok(())
     }
 }
 
-impl Drop for Admitted {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.connections.open.fetch_sub(1, Ordering::Relaxed);
     }
@@ -101,9 +101,9 @@ mod tests {
     fn what_is_dropped_makes_room() {
         let connections = Arc::new(Connections::new(3, 2));
         let mut open: Vec<_> = (0..2).map(|_| connections.admit(address(1)).expect("room")).collect();
-        assert_eq!(connections.admit(address(1)).err(), Some(Full::OfAddress));
+        assert_eq!(connections.admit(address(1)).err(), Some(LimitReached::OfAddress));
         open.push(connections.admit(address(2)).expect("room"));
-        assert_eq!(connections.admit(address(3)).err(), Some(Full::InAll));
+        assert_eq!(connections.admit(address(3)).err(), Some(LimitReached::InAll));
         assert_eq!(connections.open(), 3);
         drop(open.remove(0));
         assert!(connections.admit(address(1)).is_ok());
@@ -119,12 +119,12 @@ mod tests {
         let mut admitted = connections.admit(None).expect("room");
         assert!(admitted.count_for(address(1).expect("one")).is_ok());
         let mut other = connections.admit(None).expect("room");
-        assert_eq!(other.count_for(address(1).expect("one")), Err(Full::OfAddress));
+        assert_eq!(other.count_for(address(1).expect("one")), Err(LimitReached::OfAddress));
         assert!(other.count_for(address(2).expect("one")).is_ok());
-        assert_eq!(connections.admit(None).err(), Some(Full::InAll));
+        assert_eq!(connections.admit(None).err(), Some(LimitReached::InAll));
         drop(admitted);
         assert!(connections.admit(address(1)).is_ok());
-        assert_eq!(connections.admit(address(2)).err(), Some(Full::OfAddress));
+        assert_eq!(connections.admit(address(2)).err(), Some(LimitReached::OfAddress));
         drop(other);
         assert_eq!(connections.open(), 0);
     }

@@ -37,7 +37,7 @@ pub struct AccessLog {
 
 /// What became of the requests that the edge has answered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct LineCounts {
     /// Written down.
     pub written: u64,
     /// Refusals that were left out, as `refusals` says.
@@ -111,8 +111,8 @@ impl AccessLog {
 
     /// What became of requests so far.
     #[must_use]
-    pub fn counts(&self) -> Counts {
-        Counts { written: self.file.written(), skipped: self.skipped.get(), dropped: self.file.dropped() }
+    pub fn counts(&self) -> LineCounts {
+        LineCounts { written: self.file.written(), skipped: self.skipped.get(), dropped: self.file.dropped() }
     }
 }
 

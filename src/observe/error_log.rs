@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use env_logger::{Builder, Logger, Target};
 use log::{LevelFilter, Log, Metadata, Record};
 
-use crate::config::{self, LogPlace};
+use crate::config::{self, LogDestination};
 use crate::observe::log_file::{Complaints, LogFile};
 use flood::{Flood, Passage};
 
@@ -48,7 +48,7 @@ pub fn begin() {
 /// # Errors
 /// If that file cannot be opened, or there are no threads.
 pub fn settle(settings: &config::ErrorLog) -> io::Result<()> {
-    if settings.place != LogPlace::Stderr {
+    if settings.place != LogDestination::Stderr {
         // Who settles twice goes on as it began.
         let _ = FILE.set(LogFile::open(&settings.place, SETTING, Complaints::ToStandardError)?);
     }

@@ -61,7 +61,7 @@ impl Pending {
             self.refuse(sale, if sale.gate.is_missing() { Refusal::Missing } else { Refusal::Unavailable });
             return None;
         }
-        Some((sale.gate.admit(&self.visitor(), now), self))
+        Some((sale.gate.judge(&self.visitor(), now), self))
     }
 
     fn tell(self, sale: &Sale, outcome: Outcome) {
@@ -225,8 +225,8 @@ async fn decide(sale: &Sale, mut batch: Vec<Pending>) {
     if let Some(trace) = trace {
         trace.end(match &decided {
             Ok(_) => None,
-            Err(Fault::Unknown) => Some("nobody knows whether it was done"),
-            Err(Fault::NotDone(_)) => Some("it was not done"),
+            Err(BatchError::Unknown) => Some("nobody knows whether it was done"),
+            Err(BatchError::NotDone(_)) => Some("it was not done"),
         });
     }
     match decided {
@@ -236,16 +236,16 @@ async fn decide(sale: &Sale, mut batch: Vec<Pending>) {
                 pending.tell(sale, outcome);
             }
         }
-        Err(Fault::Unknown) => batch.drain(..).for_each(|pending| {
+        Err(BatchError::Unknown) => batch.drain(..).for_each(|pending| {
             let id = pending.purchase.id;
             pending.tell(sale, Outcome::Unknown { id });
         }),
-        Err(Fault::NotDone(refusal)) => batch.drain(..).for_each(|pending| pending.refuse(sale, refusal.clone())),
+        Err(BatchError::NotDone(refusal)) => batch.drain(..).for_each(|pending| pending.refuse(sale, refusal.clone())),
     }
 }
 
 /// Why a batch has no decisions.
-enum Fault {
+enum BatchError {
     /// It was certainly not done.
     NotDone(Refusal),
     /// Nobody knows.
@@ -258,7 +258,7 @@ async fn reserve_until(
     epoch: u64,
     purchases: &Arc<Vec<Purchase>>,
     deadline: Instant,
-) -> Result<Reserved, Fault> {
+) -> Result<Reserved, BatchError> {
     let mut pause = RETRY_PAUSE;
     let mut may_be_done = false;
     loop {
@@ -290,10 +290,10 @@ async fn reserve_until(
         }
         sale.shared.sync_now.notify_one();
         if !may_be_done {
-            return Err(Fault::NotDone(refusal));
+            return Err(BatchError::NotDone(refusal));
         }
         if Instant::now() + pause >= deadline {
-            return Err(Fault::Unknown);
+            return Err(BatchError::Unknown);
         }
         sale.metrics.retries.add(1);
         tokio::time::sleep(pause).await;

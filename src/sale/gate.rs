@@ -162,7 +162,7 @@ impl Gate {
 
     /// Decides from memory what can be decided from memory. Takes no lock and allocates nothing.
     #[must_use]
-    pub fn admit(&self, visitor: &Visitor, now: Instant) -> Verdict {
+    pub fn judge(&self, visitor: &Visitor, now: Instant) -> Verdict {
         let knowledge = self.knowledge.load();
         let known = match &**knowledge {
             Knowledge::Nothing => return Verdict::Refuse(Refusal::Unavailable),

@@ -39,11 +39,11 @@ pub enum Refusal {
     /// It lacks the token that has to prove who buys.
     TokenMissing,
     /// It has one that proves nobody.
-    TokenInvalid(jwt::Fault),
+    TokenInvalid(jwt::TokenError),
     /// None of our own proxies says who buys.
     BuyerUnknown,
     /// It lacks an admission token that admits it now.
-    NotAdmitted(admission::Denied),
+    NotAdmitted(admission::AdmissionRefusal),
     /// The buyer asks more often, or for more at a time, than one may.
     TooOften,
     /// Less is left than was asked for.

@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::request::{BODY_MAX, Dialect, Rejection};
+use super::request::{BODY_MAX, Dialect, RequestRefusal};
 use super::{Outcome, Refusal, Sale};
-use crate::auth::admission::Denied;
-use crate::http::answer::{Answer, Meaning};
+use crate::auth::admission::AdmissionRefusal;
+use crate::http::answer::{Answer, PurchaseLabel};
 use crate::ledger::{LedgerError, Order, OrderId, OrderState, SaleState};
 use crate::sale::metrics::SaleMetrics;
 
@@ -35,13 +35,13 @@ const CONSTANT: [Refusal; 13] = [
     Refusal::LostData,
     Refusal::TokenMissing,
     Refusal::BuyerUnknown,
-    Refusal::NotAdmitted(Denied::Missing),
-    Refusal::NotAdmitted(Denied::Invalid),
-    Refusal::NotAdmitted(Denied::Expired),
+    Refusal::NotAdmitted(AdmissionRefusal::Missing),
+    Refusal::NotAdmitted(AdmissionRefusal::Invalid),
+    Refusal::NotAdmitted(AdmissionRefusal::Expired),
 ];
 /// What is said of those who are turned away before their sale sees them.
-const LIMITED: Meaning = Meaning::Refused("limited");
-const DENIED: Meaning = Meaning::Refused("denied");
+const LIMITED: PurchaseLabel = PurchaseLabel::Refused("limited");
+const DENIED: PurchaseLabel = PurchaseLabel::Refused("denied");
 /// Their answers, written once.
 static CONSTANT_REST: LazyLock<[Answer; CONSTANT.len()]> =
     LazyLock::new(|| CONSTANT.map(|r| refused(refusal_problem, r)));
@@ -53,11 +53,11 @@ static UNAVAILABLE_REST: LazyLock<[Answer; RETRY_SPREAD_S as usize]> =
 static TOO_MANY_REST: LazyLock<[Answer; RETRY_SPREAD_S as usize]> = LazyLock::new(|| {
     let detail = "This address asks more often than it may; this request ordered nothing.";
     let answer = Answer::problem(429, "too-many-requests", "Too many requests", detail, Value::Null);
-    spread(&answer.meaning(LIMITED))
+    spread(&answer.label(LIMITED))
 });
 static TOO_MANY_OF_BUYER: LazyLock<[Answer; RETRY_SPREAD_S as usize]> =
     LazyLock::new(|| spread(&refused(refusal_problem, Refusal::TooOften)));
-static TOO_MANY_SEED: LazyLock<Answer> = LazyLock::new(|| seed(-16, "请求过于频繁，请稍后再试", None).meaning(LIMITED));
+static TOO_MANY_SEED: LazyLock<Answer> = LazyLock::new(|| seed(-16, "请求过于频繁，请稍后再试", None).label(LIMITED));
 static DENIED_REST: LazyLock<Answer> = LazyLock::new(|| {
     Answer::problem(
         403,
@@ -66,9 +66,9 @@ static DENIED_REST: LazyLock<Answer> = LazyLock::new(|| {
         "Requests from this address are not served; this one ordered nothing.",
         Value::Null,
     )
-    .meaning(DENIED)
+    .label(DENIED)
 });
-static DENIED_SEED: LazyLock<Answer> = LazyLock::new(|| seed(-17, "此地址不允许访问", None).meaning(DENIED));
+static DENIED_SEED: LazyLock<Answer> = LazyLock::new(|| seed(-17, "此地址不允许访问", None).label(DENIED));
 static CONSTANT_SEED: LazyLock<[Answer; CONSTANT.len()]> = LazyLock::new(|| CONSTANT.map(|r| refused(refusal_seed, r)));
 
 /// The answer to a purchase.
@@ -87,21 +87,21 @@ pub fn answer(dialect: Dialect, sale: &Sale, outcome: &Outcome) -> Cow<'static, 
             (Dialect::Seed, _) => &CONSTANT_SEED[at],
         });
     }
-    Cow::Owned(in_words(dialect, sale, outcome).meaning(meaning(outcome)))
+    Cow::Owned(in_words(dialect, sale, outcome).label(label(outcome)))
 }
 
 /// What is written down of an outcome.
-fn meaning(outcome: &Outcome) -> Meaning {
+fn label(outcome: &Outcome) -> PurchaseLabel {
     let label = SaleMetrics::label(outcome);
     match outcome {
-        Outcome::Ordered { id, .. } | Outcome::Unknown { id } => Meaning::Ended(label, Some(*id)),
-        Outcome::Refused(_) => Meaning::Refused(label),
+        Outcome::Ordered { id, .. } | Outcome::Unknown { id } => PurchaseLabel::Ended(label, Some(*id)),
+        Outcome::Refused(_) => PurchaseLabel::Refused(label),
     }
 }
 
 /// A refusal in the words of a dialect.
 fn refused(say: fn(&Refusal) -> Answer, refusal: Refusal) -> Answer {
-    say(&refusal).meaning(meaning(&Outcome::Refused(refusal)))
+    say(&refusal).label(label(&Outcome::Refused(refusal)))
 }
 
 fn in_words(dialect: Dialect, sale: &Sale, outcome: &Outcome) -> Answer {
@@ -182,13 +182,13 @@ fn turn() -> usize {
 
 /// The answer to a request that is no purchase.
 #[must_use]
-pub fn rejection(dialect: Dialect, rejection: &Rejection, allows_get: bool) -> Answer {
-    match (dialect, rejection) {
-        (Dialect::Seed, Rejection::Bad { field, .. }) => seed(-7, "请求有误", Some(json!({ "field": field }))),
-        (_, Rejection::Bad { field, detail }) => {
+pub fn refusal(dialect: Dialect, refusal: &RequestRefusal, allows_get: bool) -> Answer {
+    match (dialect, refusal) {
+        (Dialect::Seed, RequestRefusal::Bad { field, .. }) => seed(-7, "请求有误", Some(json!({ "field": field }))),
+        (_, RequestRefusal::Bad { field, detail }) => {
             Answer::problem(400, "bad-request", "Bad request", &format!("{field} {detail}"), json!({ "field": field }))
         }
-        (_, Rejection::Method) => {
+        (_, RequestRefusal::Method) => {
             let mut answer = Answer::problem(
                 405,
                 "method-not-allowed",
@@ -199,7 +199,7 @@ pub fn rejection(dialect: Dialect, rejection: &Rejection, allows_get: bool) -> A
             answer.allow = Some(if allows_get { "GET, POST" } else { "POST" });
             answer
         }
-        (_, Rejection::MediaType) => {
+        (_, RequestRefusal::MediaType) => {
             let mut answer = Answer::problem(
                 415,
                 "unsupported-media-type",
@@ -210,7 +210,7 @@ pub fn rejection(dialect: Dialect, rejection: &Rejection, allows_get: bool) -> A
             answer.accept_post = Some("application/json, application/x-www-form-urlencoded");
             answer
         }
-        (_, Rejection::TooLarge) => Answer::problem(
+        (_, RequestRefusal::TooLarge) => Answer::problem(
             413,
             "body-too-large",
             "Body too large",
@@ -283,23 +283,23 @@ fn refusal_problem(refusal: &Refusal) -> Answer {
             "Buyer unknown",
             "Nobody who may say so says who buys; this request ordered nothing.",
         ),
-        Refusal::NotAdmitted(Denied::Missing) => problem(
+        Refusal::NotAdmitted(AdmissionRefusal::Missing) => problem(
             403,
             "admission-required",
             "Admission required",
             "A purchase needs an admission token; this request ordered nothing.",
         ),
-        Refusal::NotAdmitted(Denied::Invalid) => problem(
+        Refusal::NotAdmitted(AdmissionRefusal::Invalid) => problem(
             403,
             "admission-invalid",
             "Admission invalid",
             "This admission token is not for this sale and this buyer; this request ordered nothing.",
         ),
-        Refusal::NotAdmitted(Denied::Early(seconds)) => {
+        Refusal::NotAdmitted(AdmissionRefusal::Early(seconds)) => {
             problem(403, "admission-early", "Admission early", "The time of this admission token has not come.")
                 .retry_after(*seconds)
         }
-        Refusal::NotAdmitted(Denied::Expired) => problem(
+        Refusal::NotAdmitted(AdmissionRefusal::Expired) => problem(
             403,
             "admission-expired",
             "Admission expired",
@@ -349,12 +349,12 @@ fn refusal_seed(refusal: &Refusal) -> Answer {
         Refusal::TokenMissing => seed(-18, "请先登录", None),
         Refusal::TokenInvalid(fault) => seed(-19, "登录凭证无效", Some(json!({ "reason": fault.word() }))),
         Refusal::BuyerUnknown => seed(-20, "无法确认购票人", None),
-        Refusal::NotAdmitted(Denied::Missing) => seed(-21, "需要入场凭证", None),
-        Refusal::NotAdmitted(Denied::Invalid) => seed(-22, "入场凭证无效", None),
-        Refusal::NotAdmitted(Denied::Early(seconds)) => {
+        Refusal::NotAdmitted(AdmissionRefusal::Missing) => seed(-21, "需要入场凭证", None),
+        Refusal::NotAdmitted(AdmissionRefusal::Invalid) => seed(-22, "入场凭证无效", None),
+        Refusal::NotAdmitted(AdmissionRefusal::Early(seconds)) => {
             seed(-23, "入场凭证尚未生效", Some(json!({ "retry_after": seconds })))
         }
-        Refusal::NotAdmitted(Denied::Expired) => seed(-24, "入场凭证已过期", None),
+        Refusal::NotAdmitted(AdmissionRefusal::Expired) => seed(-24, "入场凭证已过期", None),
         Refusal::TooOften => TOO_MANY_SEED.clone(),
         Refusal::Busy => seed(-9, "系统繁忙，请稍后再试", None),
         Refusal::Unavailable => seed(-11, "服务暂不可用", None),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use opentelemetry::trace::SpanContext;
 
 use crate::auth::admission;
-use crate::config::{self, BuyerSource, TokenPlace};
+use crate::config::{self, BuyerSource, TokenLocation};
 use crate::http::head::Head;
 use crate::ledger::QUANTITY_MAX;
 use crate::ledger::buyer::{BUYER_MAX, may_be_in_buyer};
@@ -45,7 +45,7 @@ pub struct Ask<'a> {
 
 /// Why a request is no purchase. Nothing was asked of anybody.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rejection {
+pub enum RequestRefusal {
     /// An input is wrong.
     Bad {
         /// The header, query parameter or body member.
@@ -61,8 +61,8 @@ pub enum Rejection {
     TooLarge,
 }
 
-fn bad(field: &str, detail: impl Into<String>) -> Rejection {
-    Rejection::Bad { field: field.to_owned(), detail: detail.into() }
+fn bad(field: &str, detail: impl Into<String>) -> RequestRefusal {
+    RequestRefusal::Bad { field: field.to_owned(), detail: detail.into() }
 }
 
 /// How a purchase is asked, and so in which dialect it is answered.
@@ -77,12 +77,12 @@ pub enum Dialect {
 /// The dialect of a method at this sale.
 ///
 /// # Errors
-/// [`Rejection::Method`].
-pub fn dialect(method: &str, settings: &config::Sale) -> Result<Dialect, Rejection> {
+/// [`RequestRefusal::Method`].
+pub fn dialect(method: &str, settings: &config::Sale) -> Result<Dialect, RequestRefusal> {
     match method {
         "POST" => Ok(Dialect::Rest),
         "GET" if settings.seed_dialect => Ok(Dialect::Seed),
-        _ => Err(Rejection::Method),
+        _ => Err(RequestRefusal::Method),
     }
 }
 
@@ -90,13 +90,13 @@ pub fn dialect(method: &str, settings: &config::Sale) -> Result<Dialect, Rejecti
 /// (RFC 9110, 9.3.1). `by_proxy` says whether one of our own proxies sent it.
 ///
 /// # Errors
-/// Every [`Rejection`] but [`Rejection::Method`].
+/// Every [`RequestRefusal`] but [`RequestRefusal::Method`].
 pub fn read<'a>(
     head: &'a dyn Head,
     body: &'a [u8],
     settings: &config::Sale,
     by_proxy: bool,
-) -> Result<Ask<'a>, Rejection> {
+) -> Result<Ask<'a>, RequestRefusal> {
     let mut inputs = Inputs::new(&settings.buyer, settings.admission.is_some());
     if let Some(query) = head.query() {
         inputs.read_pairs(query, Strange::Ignored)?;
@@ -105,12 +105,12 @@ pub fn read<'a>(
         BuyerSource::Header(name) => each(head, name, |text| inputs.buyer.put(name, text))?,
         BuyerSource::ProxyHeader(name) if by_proxy => each(head, name, |text| inputs.buyer.put(name, text))?,
         BuyerSource::Token(token) => match &token.place {
-            TokenPlace::Header(name) if name == AUTHORIZATION => each(head, name, |text| match bearer(text) {
+            TokenLocation::Header(name) if name == AUTHORIZATION => each(head, name, |text| match bearer(text) {
                 Some(token) => inputs.token.put(AUTHORIZATION, token),
                 None => Ok(()),
             })?,
-            TokenPlace::Header(name) => each(head, name, |text| inputs.token.put(name, text))?,
-            TokenPlace::Cookie(name) => each(head, "Cookie", |text| inputs.read_cookies(name, text))?,
+            TokenLocation::Header(name) => each(head, name, |text| inputs.token.put(name, text))?,
+            TokenLocation::Cookie(name) => each(head, "Cookie", |text| inputs.read_cookies(name, text))?,
         },
         BuyerSource::ProxyHeader(_) | BuyerSource::Query(_) | BuyerSource::Body(_) | BuyerSource::Anonymous => {}
     }
@@ -128,8 +128,8 @@ pub fn read<'a>(
 fn each<'a>(
     head: &'a dyn Head,
     name: &str,
-    mut take: impl FnMut(Cow<'a, str>) -> Result<(), Rejection>,
-) -> Result<(), Rejection> {
+    mut take: impl FnMut(Cow<'a, str>) -> Result<(), RequestRefusal>,
+) -> Result<(), RequestRefusal> {
     let mut outcome = Ok(());
     head.headers(name, &mut |value| {
         if outcome.is_ok() {
@@ -148,14 +148,14 @@ fn bearer(text: Cow<'_, str>) -> Option<Cow<'_, str>> {
     }
 }
 
-fn read_body<'a>(head: &'a dyn Head, body: &'a [u8], inputs: &mut Inputs<'a, '_>) -> Result<(), Rejection> {
+fn read_body<'a>(head: &'a dyn Head, body: &'a [u8], inputs: &mut Inputs<'a, '_>) -> Result<(), RequestRefusal> {
     if body.len() > BODY_MAX {
-        return Err(Rejection::TooLarge);
+        return Err(RequestRefusal::TooLarge);
     }
     let (mut media_type, mut given): (&[u8], _) = (b"", 0);
     head.headers("Content-Type", &mut |value| (media_type, given) = (value, given + 1));
     if given > 1 {
-        return Err(Rejection::MediaType);
+        return Err(RequestRefusal::MediaType);
     }
     let media_type = media_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     if media_type.eq_ignore_ascii_case(b"application/json") {
@@ -163,7 +163,7 @@ fn read_body<'a>(head: &'a dyn Head, body: &'a [u8], inputs: &mut Inputs<'a, '_>
     } else if media_type.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
         inputs.read_pairs(body, Strange::Refused)
     } else {
-        Err(Rejection::MediaType)
+        Err(RequestRefusal::MediaType)
     }
 }
 
@@ -174,7 +174,7 @@ struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    fn put(&mut self, field: &str, value: Cow<'a, str>) -> Result<(), Rejection> {
+    fn put(&mut self, field: &str, value: Cow<'a, str>) -> Result<(), RequestRefusal> {
         match &self.given {
             Some((_, before)) if *before != value => Err(bad(field, "is given twice, with different values")),
             _ => {
@@ -218,7 +218,7 @@ impl<'a, 's> Inputs<'a, 's> {
     }
 
     /// `a=1; b=2` (RFC 6265, 4.2.1); a value may be in quotes.
-    fn read_cookies(&mut self, name: &str, cookies: Cow<'a, str>) -> Result<(), Rejection> {
+    fn read_cookies(&mut self, name: &str, cookies: Cow<'a, str>) -> Result<(), RequestRefusal> {
         // Headers are always borrowed from the request.
         let Cow::Borrowed(cookies) = cookies else { return Ok(()) };
         for cookie in cookies.split(';') {
@@ -234,7 +234,7 @@ impl<'a, 's> Inputs<'a, 's> {
     }
 
     /// `a=1&b=2`, from a query or a form.
-    fn read_pairs(&mut self, pairs: &'a [u8], strange: Strange) -> Result<(), Rejection> {
+    fn read_pairs(&mut self, pairs: &'a [u8], strange: Strange) -> Result<(), RequestRefusal> {
         for pair in pairs.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
             let (name, value) = match pair.iter().position(|byte| *byte == b'=') {
                 Some(at) => (&pair[..at], &pair[at + 1..]),
@@ -265,7 +265,7 @@ impl<'a, 's> Inputs<'a, 's> {
         Ok(())
     }
 
-    fn read_json(&mut self, body: &[u8]) -> Result<(), Rejection> {
+    fn read_json(&mut self, body: &[u8]) -> Result<(), RequestRefusal> {
         let Members(members) = serde_json::from_slice(body).map_err(|error| {
             let detail = if error.is_data() { "is not a JSON object".into() } else { format!("is not JSON: {error}") };
             bad("body", detail)
@@ -285,7 +285,7 @@ impl<'a, 's> Inputs<'a, 's> {
         Ok(())
     }
 
-    fn finish(self) -> Result<Ask<'a>, Rejection> {
+    fn finish(self) -> Result<Ask<'a>, RequestRefusal> {
         let quantity = match self.quantity.given {
             None => 1,
             Some((field, text)) => quantity(&text)
@@ -343,7 +343,7 @@ fn quantity(text: &str) -> Option<u32> {
     text.parse().ok().filter(|quantity| digits && (1..=QUANTITY_MAX).contains(quantity))
 }
 
-fn check_text(field: &str, text: &str, most: usize, allowed: impl Fn(char) -> bool) -> Result<(), Rejection> {
+fn check_text(field: &str, text: &str, most: usize, allowed: impl Fn(char) -> bool) -> Result<(), RequestRefusal> {
     if text.is_empty() {
         return Err(bad(field, "is empty"));
     }
@@ -361,7 +361,7 @@ fn shown(text: &str) -> String {
     text.chars().take(40).collect()
 }
 
-fn utf8<'a>(field: &str, value: &'a [u8]) -> Result<Cow<'a, str>, Rejection> {
+fn utf8<'a>(field: &str, value: &'a [u8]) -> Result<Cow<'a, str>, RequestRefusal> {
     std::str::from_utf8(value).map(Cow::Borrowed).map_err(|_| bad(field, "is not UTF-8"))
 }
 
@@ -375,7 +375,7 @@ fn decoded(text: &[u8]) -> Result<Cow<'_, str>, ()> {
 }
 
 /// A structured-field string (RFC 9651, 3.3.3) without its quotes; a bare token is taken as it is.
-fn unquoted(text: Cow<'_, str>) -> Result<Cow<'_, str>, Rejection> {
+fn unquoted(text: Cow<'_, str>) -> Result<Cow<'_, str>, RequestRefusal> {
     let trimmed = text.trim_matches([' ', '\t']);
     let Some(inner) = trimmed.strip_prefix('"') else {
         return Ok(if trimmed.len() == text.len() { text } else { Cow::Owned(trimmed.to_owned()) });

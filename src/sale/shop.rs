@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::http::answer::{Answer, Meaning};
+use crate::http::answer::{Answer, PurchaseLabel};
 use crate::http::client::Client;
 use crate::http::head::Head;
 use crate::ledger::{LedgerError, OrderId};
@@ -32,7 +32,7 @@ pub struct Shop {
 
 /// What a path means to us.
 #[derive(Clone, Copy)]
-pub enum Place<'a> {
+pub enum Endpoint<'a> {
     /// Tickets are bought here.
     Purchase(&'a Arc<Sale>),
     /// What is left is shown here.
@@ -66,23 +66,23 @@ impl Shop {
 
     /// Whose path this is; `None` if it is not ours.
     #[must_use]
-    pub fn find<'a>(&'a self, path: &'a str) -> Option<Place<'a>> {
+    pub fn find<'a>(&'a self, path: &'a str) -> Option<Endpoint<'a>> {
         if let Ok(at) = self.by_path.binary_search_by(|(own, _)| own.as_str().cmp(path)) {
-            return Some(Place::Purchase(&self.sales[self.by_path[at].1]));
+            return Some(Endpoint::Purchase(&self.sales[self.by_path[at].1]));
         }
         let rest = path.strip_prefix(SALES)?;
         match rest.split_once('/') {
-            None => self.sale(rest).map(Place::Display),
+            None => self.sale(rest).map(Endpoint::Display),
             Some((id, _)) => {
                 let sale = self.sale(id)?;
-                rest[id.len()..].strip_prefix(ORDERS).map(|order| Place::Order(sale, order))
+                rest[id.len()..].strip_prefix(ORDERS).map(|order| Endpoint::Order(sale, order))
             }
         }
     }
 }
 
-impl<'a> Place<'a> {
-    /// Whose place it is.
+impl<'a> Endpoint<'a> {
+    /// Whose endpoint it is.
     #[must_use]
     pub fn sale(self) -> &'a Arc<Sale> {
         match self {
@@ -111,14 +111,14 @@ impl<'a> Place<'a> {
     /// Answers a request of `client`. `body` is at most one byte longer than [`request::BODY_MAX`], and empty where none is taken.
     pub async fn answer(self, client: Client, head: &dyn Head, body: &[u8]) -> Cow<'static, Answer> {
         match self.begin(client, head, body) {
-            Begun::Answered(answer) => answer,
-            Begun::Waits(answer) => answer.await,
+            Started::Ready(answer) => answer,
+            Started::Waiting(answer) => answer.await,
         }
     }
 
-    /// Answers a request from memory, or sets its answer going; `body` as in [`Place::answer`].
+    /// Answers a request from memory, or sets its answer going; `body` as in [`Endpoint::answer`].
     #[must_use]
-    pub fn begin(self, client: Client, head: &dyn Head, body: &[u8]) -> Begun {
+    pub fn begin(self, client: Client, head: &dyn Head, body: &[u8]) -> Started {
         match self {
             Self::Purchase(sale) => buy(sale, client, head, body),
             _ if !matches!(head.method(), "GET" | "HEAD") => {
@@ -130,13 +130,13 @@ impl<'a> Place<'a> {
                     serde_json::Value::Null,
                 );
                 answer.allow = Some("GET, HEAD");
-                Begun::from(answer)
+                Started::from(answer)
             }
             Self::Display(sale) => display(sale).into(),
             Self::Order(sale, id) => match id.parse() {
                 Ok(id) => {
                     let sale = Arc::clone(sale);
-                    Begun::Waits(Box::pin(async move { Cow::Owned(order(&sale, id).await) }))
+                    Started::Waiting(Box::pin(async move { Cow::Owned(order(&sale, id).await) }))
                 }
                 Err(_) => malformed_id().into(),
             },
@@ -145,44 +145,44 @@ impl<'a> Place<'a> {
 }
 
 /// An answer, or the wait for one that the ledger has to give.
-pub enum Begun {
+pub enum Started {
     /// Given from memory.
-    Answered(Cow<'static, Answer>),
+    Ready(Cow<'static, Answer>),
     /// To come.
-    Waits(Pin<Box<dyn Future<Output = Cow<'static, Answer>> + Send>>),
+    Waiting(Pin<Box<dyn Future<Output = Cow<'static, Answer>> + Send>>),
 }
 
-impl From<Answer> for Begun {
+impl From<Answer> for Started {
     fn from(answer: Answer) -> Self {
-        Self::Answered(Cow::Owned(answer))
+        Self::Ready(Cow::Owned(answer))
     }
 }
 
-fn buy(sale: &Arc<Sale>, client: Client, head: &dyn Head, body: &[u8]) -> Begun {
+fn buy(sale: &Arc<Sale>, client: Client, head: &dyn Head, body: &[u8]) -> Started {
     // Read once: a purchase that begins with these ends with them.
     let rules = sale.rules();
     let settings = &rules.settings;
     let dialect = match request::dialect(head.method(), settings) {
         Ok(dialect) => dialect,
-        Err(rejection) => return reply::rejection(Dialect::Rest, &rejection, settings.seed_dialect).into(),
+        Err(refusal) => return reply::refusal(Dialect::Rest, &refusal, settings.seed_dialect).into(),
     };
     let read = request::read(head, body, settings, client.by_proxy);
     let mut ask = match read.and_then(|ask| sale.must_know_buyer(&rules, &ask).map(|()| ask)) {
         Ok(ask) => ask,
-        Err(rejection) => {
+        Err(refusal) => {
             sale.metrics().bad_request();
-            let answer = reply::rejection(dialect, &rejection, settings.seed_dialect);
-            return answer.meaning(Meaning::Ended("bad_request", None)).into();
+            let answer = reply::refusal(dialect, &refusal, settings.seed_dialect);
+            return answer.label(PurchaseLabel::Ended("bad_request", None)).into();
         }
     };
     if client.by_proxy {
         ask.parent = trace::parent(head);
     }
-    match sale.enter(&rules, &ask) {
-        Err(outcome) => Begun::Answered(reply::answer(dialect, sale, &outcome)),
+    match sale.submit(&rules, &ask) {
+        Err(outcome) => Started::Ready(reply::answer(dialect, sale, &outcome)),
         Ok(queued) => {
             let sale = Arc::clone(sale);
-            Begun::Waits(Box::pin(async move { reply::answer(dialect, &sale, &sale.outcome(queued).await) }))
+            Started::Waiting(Box::pin(async move { reply::answer(dialect, &sale, &sale.outcome(queued).await) }))
         }
     }
 }

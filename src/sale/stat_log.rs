@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::config::LogPlace;
+use crate::config::LogDestination;
 use crate::observe::log_file::{Complaints, LogFile};
 
 /// The writing end.
@@ -23,7 +23,7 @@ impl StatLog {
     /// # Errors
     /// If the file cannot be opened or the thread cannot be started.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = LogFile::open(&LogPlace::File(path.to_owned()), "stat_log", Complaints::ToErrorLog)?;
+        let file = LogFile::open(&LogDestination::File(path.to_owned()), "stat_log", Complaints::ToErrorLog)?;
         Ok(Self { file, local_sales: AtomicU64::new(0) })
     }
 

@@ -33,7 +33,7 @@ pub struct Service {
 /// Public listeners that are open.
 pub struct Public {
     listeners: JoinHandle<()>,
-    told: watch::Sender<bool>,
+    shutdown: watch::Sender<bool>,
     /// Ends when the last connection is gone.
     connections: mpsc::Receiver<Infallible>,
 }
@@ -45,13 +45,13 @@ impl Public {
     /// If the system has no room to watch a socket.
     pub fn open(service: &Service, sockets: &[TcpListener]) -> io::Result<Self> {
         let Service { shop, rules, entrance, threads } = service;
-        let (told, stop) = watch::channel(false);
+        let (shutdown, stop) = watch::channel(false);
         let (alive, connections) = mpsc::channel(1);
         let proxy = Proxy::new(Arc::clone(shop), Arc::clone(rules), Arc::clone(entrance), alive);
         let proxy = http_proxy(&Arc::new(conf(*threads)), proxy);
         let front = Front::new(Arc::clone(shop), proxy, Arc::clone(entrance), Arc::clone(rules), stop);
         let listening = sockets.iter().map(|socket| Listener::new(socket.try_clone()?)).collect::<io::Result<_>>()?;
-        Ok(Self { listeners: tokio::spawn(front.serve(listening)), told, connections })
+        Ok(Self { listeners: tokio::spawn(front.serve(listening)), shutdown, connections })
     }
 
     /// Waits for the end of the listeners, which comes only if they fail or are closed.
@@ -63,7 +63,7 @@ impl Public {
     /// Accepts nothing more, and has every connection end with its next answer.
     pub fn close(&self) {
         // Nobody listening any more is as good.
-        let _ = self.told.send(true);
+        let _ = self.shutdown.send(true);
     }
 
     /// Waits for the last connection of listeners that were closed, at most for `grace`; whether it is gone.

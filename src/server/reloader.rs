@@ -26,7 +26,7 @@ pub struct Reloader {
     groups: Vec<Group>,
     /// Where groups do what they do by themselves.
     background: Handle,
-    told: watch::Receiver<bool>,
+    shutdown: watch::Receiver<bool>,
 }
 
 /// A group of backends at work.
@@ -36,7 +36,7 @@ struct Group {
 }
 
 impl Reloader {
-    /// Sets the groups of `config` going, which are `upstreams` in the same order, until `told`.
+    /// Sets the groups of `config` going, which are `upstreams` in the same order, until `shutdown`.
     #[expect(clippy::too_many_arguments, reason = "it is made once, of what there is")]
     pub fn new(
         read: Read,
@@ -46,11 +46,11 @@ impl Reloader {
         limits: Arc<Limits>,
         shop: Arc<Shop>,
         background: Handle,
-        told: watch::Receiver<bool>,
+        shutdown: watch::Receiver<bool>,
     ) -> Self {
-        let begin = |upstream| Group::begin(upstream, &background, &told);
+        let begin = |upstream| Group::begin(upstream, &background, &shutdown);
         let groups = upstreams.into_iter().map(begin).collect();
-        Self { read, config, rules, limits, shop, groups, background, told }
+        Self { read, config, rules, limits, shop, groups, background, shutdown }
     }
 
     /// What the edge works by.
@@ -113,7 +113,7 @@ impl Reloader {
             let at = before.iter().position(|group| Arc::ptr_eq(&group.upstream, &upstream));
             self.groups.push(match at {
                 Some(at) => before.swap_remove(at),
-                None => Group::begin(upstream, &self.background, &self.told),
+                None => Group::begin(upstream, &self.background, &self.shutdown),
             });
         }
         before.iter().for_each(|gone| gone.task.abort());
@@ -126,8 +126,8 @@ impl Reloader {
 }
 
 impl Group {
-    fn begin(upstream: Arc<Upstream>, background: &Handle, told: &watch::Receiver<bool>) -> Self {
-        let task = background.spawn(Arc::clone(&upstream).run(told.clone())).abort_handle();
+    fn begin(upstream: Arc<Upstream>, background: &Handle, shutdown: &watch::Receiver<bool>) -> Self {
+        let task = background.spawn(Arc::clone(&upstream).run(shutdown.clone())).abort_handle();
         Self { upstream, task }
     }
 }

@@ -1,11 +1,11 @@
-//! What the edge is told while it runs, by signals and by the control listener.
+//! Signals and commands to a running edge.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::control::Errand;
+use crate::control::ProcessCommand;
 
 /// Caught from the very beginning: an edge that answers must also be one that can be stopped cleanly.
 pub struct Signals {
@@ -18,21 +18,21 @@ pub struct Signals {
 
 /// How an edge ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum StopMode {
     /// What is under way is finished.
-    Finish,
+    Graceful,
     /// At once.
-    Abort,
+    Now,
 }
 
 /// What comes next.
 pub enum Event {
     /// The end.
-    End(Told),
+    End(StopMode),
     /// Logs were moved away, and are to be opened again.
     Reopen,
     /// Something to do, and then to go on.
-    Errand(Errand),
+    ProcessCommand(ProcessCommand),
 }
 
 impl Signals {
@@ -52,33 +52,33 @@ impl Signals {
     }
 
     /// Waits for a signal, or for what somebody asks of the control listener.
-    pub async fn next(&mut self, errands: &mut mpsc::Receiver<Errand>) -> Event {
+    pub async fn next(&mut self, process_commands: &mut mpsc::Receiver<ProcessCommand>) -> Event {
         tokio::select! {
-            _ = self.terminate.recv() => Event::End(Told::Finish),
-            _ = self.interrupt.recv() => Event::End(Told::Abort),
-            _ = self.hangup.recv() => Event::Errand(Errand::Reload(None)),
+            _ = self.terminate.recv() => Event::End(StopMode::Graceful),
+            _ = self.interrupt.recv() => Event::End(StopMode::Now),
+            _ = self.hangup.recv() => Event::ProcessCommand(ProcessCommand::Reload(None)),
             _ = self.user1.recv() => Event::Reopen,
-            _ = self.upgrade.recv() => Event::Errand(Errand::Upgrade(None)),
-            Some(errand) = errands.recv() => Event::Errand(errand),
+            _ = self.upgrade.recv() => Event::ProcessCommand(ProcessCommand::Upgrade(None)),
+            Some(command) = process_commands.recv() => Event::ProcessCommand(command),
         }
     }
 
     /// Waits for a signal that ends the edge.
-    pub async fn end(&mut self) -> Told {
+    pub async fn end(&mut self) -> StopMode {
         tokio::select! {
-            _ = self.terminate.recv() => Told::Finish,
-            _ = self.interrupt.recv() => Told::Abort,
+            _ = self.terminate.recv() => StopMode::Graceful,
+            _ = self.interrupt.recv() => StopMode::Now,
         }
     }
 
-    /// Does something that may take its time, unless the edge is told to end meanwhile.
+    /// Does something that may take its time, unless a signal stops the edge meanwhile.
     ///
     /// # Errors
     /// How it is to end.
-    pub async fn unless_told<T>(&mut self, something: impl Future<Output = T>) -> Result<T, Told> {
+    pub async fn unless_stopped<T>(&mut self, something: impl Future<Output = T>) -> Result<T, StopMode> {
         tokio::select! {
             done = something => Ok(done),
-            told = self.end() => Err(told),
+            mode = self.end() => Err(mode),
         }
     }
 }

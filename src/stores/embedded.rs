@@ -31,11 +31,11 @@ const STEPS_WAITING: usize = 1024;
 /// Gives the time in ms since 1970. Passed in, so that tests have their own.
 pub type Clock = fn() -> u64;
 
-type Step = Box<dyn FnOnce(&mut Keeper) + Send>;
+type Job = Box<dyn FnOnce(&mut Keeper) + Send>;
 
 /// See the module's own words.
 pub struct EmbeddedLedger {
-    steps: mpsc::Sender<Step>,
+    steps: mpsc::Sender<Job>,
 }
 
 impl EmbeddedLedger {
@@ -50,7 +50,7 @@ impl EmbeddedLedger {
         let path = folder.join("ledger.db");
         let mut keeper = Keeper { path, clock, kept: None, is_given: false, leases: Leases::default() };
         keeper.read_all()?;
-        let (steps, mut waiting) = mpsc::channel::<Step>(STEPS_WAITING);
+        let (steps, mut waiting) = mpsc::channel::<Job>(STEPS_WAITING);
         thread::Builder::new()
             .name("ledger".into())
             .spawn(move || {
@@ -94,7 +94,7 @@ impl EmbeddedLedger {
         step: impl FnOnce(&mut Keeper) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (reply, outcome) = oneshot::channel();
-        let step: Step = Box::new(move |keeper| {
+        let step: Job = Box::new(move |keeper| {
             let _ = reply.send(step(keeper));
         });
         let gone = || LedgerError::Unavailable("its thread has ended".into());

@@ -12,8 +12,8 @@ mod memory;
 mod outbox;
 mod promise;
 pub(crate) mod reply;
+mod sale_guard;
 mod scripts;
-mod ward;
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -26,8 +26,8 @@ use async_trait::async_trait;
 
 use self::keys::Keys;
 use self::link::{Line, Link};
+use self::sale_guard::{GuardError, SaleGuard};
 use self::scripts::{Call, SCRIPTS};
-use self::ward::{Barred, Ward};
 use crate::config;
 use crate::ledger::{
     Cancelled, Confirmed, Decision, Identity, Ledger, LedgerError, LogEntry, Order, OrderId, PaymentId, Purchase,
@@ -42,7 +42,7 @@ pub struct RedisLedger {
     link: Link,
     replicas: Option<config::Replicas>,
     /// What is known of each sale that was opened, by its name.
-    wards: Mutex<HashMap<String, Ward>>,
+    guards: Mutex<HashMap<String, SaleGuard>>,
 }
 
 impl RedisLedger {
@@ -65,7 +65,7 @@ impl RedisLedger {
     pub async fn open(settings: &config::Redis) -> Result<Self, LedgerError> {
         let link = Link::new(settings)?;
         link.line().await?;
-        Ok(Self { link, replicas: settings.replicas, wards: Mutex::default() })
+        Ok(Self { link, replicas: settings.replicas, guards: Mutex::default() })
     }
 
     /// Sends several commands in one round trip and gives their answers, errors among them.
@@ -92,7 +92,7 @@ impl RedisLedger {
         Err(LedgerError::Unavailable("the scripts could not be loaded".into()))
     }
 
-    /// One command that needs no admission, for it only reads, or is not about what may be lost.
+    /// One command that needs no authorization, for it only reads, or is not about what may be lost.
     async fn ask(&self, command: &Cmd) -> Result<Value, LedgerError> {
         let line = self.link.line().await?;
         self.ask_over(&line, command).await
@@ -107,7 +107,7 @@ impl RedisLedger {
         }
     }
 
-    /// One step of a sale: over a connection over which it is admitted, and kept by as many replicas as it has to be.
+    /// One step of a sale: over a connection over which it is authorized, and kept by as many replicas as it has to be.
     /// `wrote`: whether the step is sure to write; if not, something is written for WAIT to wait for.
     async fn step(&self, sale: &str, command: Cmd, wrote: bool) -> Result<Value, LedgerError> {
         let line = self.link.line().await?;
@@ -115,7 +115,7 @@ impl RedisLedger {
         let mut pipeline = Pipeline::with_capacity(3);
         pipeline.add_command(command);
         if let Some(replicas) = &self.replicas {
-            if !wrote && let Some(touch) = self.admit_call(&line, sale) {
+            if !wrote && let Some(touch) = self.authorize_call(&line, sale) {
                 pipeline.add_command(touch.command());
             }
             pipeline.add_command(wait(replicas));
@@ -133,8 +133,8 @@ impl RedisLedger {
             return Ok(());
         }
         let line = self.link.line().await?;
-        match self.admit_call(&line, sale) {
-            Some(touch) => self.step(sale, touch.command(), true).await.map(|_admitted| ()),
+        match self.authorize_call(&line, sale) {
+            Some(touch) => self.step(sale, touch.command(), true).await.map(|_authorized| ()),
             None => Ok(()),
         }
     }
@@ -251,21 +251,24 @@ impl Ledger for RedisLedger {
     async fn sync(&self, asks: &[SyncAsk]) -> Result<Vec<Result<Synced, LedgerError>>, LedgerError> {
         let line = self.link.line().await?;
         let mut pipeline = Pipeline::with_capacity(asks.len());
-        let mut admitted = Vec::with_capacity(asks.len());
+        let mut authorized = Vec::with_capacity(asks.len());
         for ask in asks {
-            let floor = match self.pass(&line, &ask.sale).await {
-                Ok(()) => Ok(self.floor(&ask.sale)),
-                Err(Barred::Refused(error)) => Err(error),
-                Err(broken @ Barred::Broken(_)) => return Err(broken.into()),
+            let acknowledged_version = match self.pass(&line, &ask.sale).await {
+                Ok(()) => Ok(self.acknowledged_version(&ask.sale)),
+                Err(GuardError::Refused(error)) => Err(error),
+                Err(broken @ GuardError::Broken(_)) => return Err(broken.into()),
             };
-            if floor.is_ok() {
+            if acknowledged_version.is_ok() {
                 let epoch = format!("{:016x}", ask.epoch);
                 pipeline.add_command(sync_call(&ask.sale, &epoch, &ask.terms, ask.read_to, SYNC_LINES_MAX));
             }
-            admitted.push(floor);
+            authorized.push(acknowledged_version);
         }
         if pipeline.is_empty() {
-            return Ok(admitted.into_iter().map(|floor| Err(floor.err().unwrap_or(LedgerError::Missing))).collect());
+            return Ok(authorized
+                .into_iter()
+                .map(|acknowledged_version| Err(acknowledged_version.err().unwrap_or(LedgerError::Missing)))
+                .collect());
         }
         if let Some(replicas) = &self.replicas {
             let timeout = replicas.timeout.min(SYNC_WAIT_MAX);
@@ -274,15 +277,15 @@ impl Ledger for RedisLedger {
         let values = self.send(&line, &pipeline, pipeline.len()).await?;
         let kept = self.is_kept(values.last()).is_ok();
         let mut values = values.into_iter();
-        let mut synced = |ask: &SyncAsk, floor: Result<u64, LedgerError>| {
-            let floor = floor?;
+        let mut synced = |ask: &SyncAsk, acknowledged_version: Result<u64, LedgerError>| {
+            let acknowledged_version = acknowledged_version?;
             let value = values.next().ok_or_else(|| reply::damaged("no reply"))?;
             let value = refuse_errors(value).inspect_err(|error| self.learn_error(&ask.sale, error))?;
             let synced = reply::synced(&value)?;
-            self.learn_sync(&ask.sale, floor, &synced, kept)?;
+            self.learn_sync(&ask.sale, acknowledged_version, &synced, kept)?;
             Ok(synced)
         };
-        Ok(asks.iter().zip(admitted).map(|(ask, floor)| synced(ask, floor)).collect())
+        Ok(asks.iter().zip(authorized).map(|(ask, acknowledged_version)| synced(ask, acknowledged_version)).collect())
     }
 
     async fn snapshot(&self, sale: &str, terms: &Terms) -> Result<View, LedgerError> {

@@ -8,13 +8,13 @@ use crate::http::client::Client;
 use crate::http::head::Head;
 use crate::http::request_id::RequestId;
 use crate::http::request_id::RequestIdHeader;
-use crate::limits::{Admitted, Limits};
+use crate::limits::{ConnectionGuard, Limits};
 use crate::observe::access_log::AccessLog;
 use crate::observe::telemetry::Codes;
 use crate::sale::metrics::SaleMetrics;
 use crate::sale::reply;
 use crate::sale::request::Dialect;
-use crate::sale::shop::Place;
+use crate::sale::shop::Endpoint;
 use crate::traffic::rules::Rules;
 
 /// The entrance of an edge.
@@ -74,30 +74,30 @@ impl Entrance {
 
     /// Whether one more connection may be served, from this address if it is known yet. One of our own proxies has as many as it needs: its clients share them.
     #[must_use]
-    pub fn admit(&self, rules: &Rules, peer: Option<IpAddr>) -> Option<Admitted> {
+    pub fn admit(&self, rules: &Rules, peer: Option<IpAddr>) -> Option<ConnectionGuard> {
         self.limits.admit(peer.filter(|peer| !rules.clients.is_proxy(*peer)))
     }
 
     /// Whether a connection may still be served, now that it is known (PROXY protocol) whose it is.
     #[must_use]
-    pub fn admit_as(&self, rules: &Rules, admitted: &mut Admitted, peer: IpAddr) -> bool {
+    pub fn admit_as(&self, rules: &Rules, admitted: &mut ConnectionGuard, peer: IpAddr) -> bool {
         rules.clients.is_proxy(peer) || self.limits.admit_as(admitted, peer)
     }
 
-    /// Lets a request in that came over a connection from `peer`, and counts it. `place` is where it goes, if it is ours to
+    /// Lets a request in that came over a connection from `peer`, and counts it. `endpoint` is where it goes, if it is ours to
     /// answer, and so says in which words it is refused.
     ///
     /// # Errors
     /// The answer, if it is not let in.
-    pub fn enter(&self, rules: &Rules, peer: IpAddr, head: &dyn Head, place: Option<Place<'_>>) -> Entered {
-        self.decide(rules, peer, head, place, Limits::take)
+    pub fn enter(&self, rules: &Rules, peer: IpAddr, head: &dyn Head, endpoint: Option<Endpoint<'_>>) -> Entered {
+        self.decide(rules, peer, head, endpoint, Limits::take)
     }
 
     /// The same without counting it, for whoever passes it on to where [`Entrance::enter`] is asked.
     ///
     /// # Errors
     /// As of [`Entrance::enter`].
-    pub fn look(&self, rules: &Rules, peer: IpAddr, head: &dyn Head) -> Entered {
+    pub fn would_enter(&self, rules: &Rules, peer: IpAddr, head: &dyn Head) -> Entered {
         self.decide(rules, peer, head, None, Limits::could_take)
     }
 
@@ -106,13 +106,14 @@ impl Entrance {
         rules: &Rules,
         peer: IpAddr,
         head: &dyn Head,
-        place: Option<Place<'_>>,
+        endpoint: Option<Endpoint<'_>>,
         ask: impl Fn(&Limits, IpAddr) -> bool,
     ) -> Entered {
         let client = rules.clients.of(peer, head);
-        let dialect =
-            |count: fn(&SaleMetrics)| place.map_or(Dialect::Rest, |place| place.turn_away(head.method(), count));
-        if !rules.access.admits(client.address) {
+        let dialect = |count: fn(&SaleMetrics)| {
+            endpoint.map_or(Dialect::Rest, |endpoint| endpoint.turn_away(head.method(), count))
+        };
+        if !rules.access.allows(client.address) {
             self.limits.denied();
             return Err(reply::address_denied(dialect(SaleMetrics::denied)));
         }

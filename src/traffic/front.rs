@@ -13,12 +13,12 @@ mod flood;
 mod handshake;
 pub(crate) mod head;
 mod http2;
-mod lent;
+mod loaned_stream;
+mod logged_request;
 mod proxy_protocol;
 mod redirect;
 mod render;
 mod stream;
-mod visit;
 mod wait;
 mod wire;
 
@@ -37,8 +37,8 @@ use tokio::task::JoinSet;
 pub use self::stream::Listener;
 
 use self::connection::Connection;
+use self::logged_request::LoggedRequest;
 use self::stream::Stream;
-use self::visit::Visit;
 use self::wire::Wire;
 use crate::observe::error_log::throttle::Throttle;
 use crate::sale::shop::Shop;
@@ -58,25 +58,25 @@ pub struct Front {
     /// PROXY headers that were none.
     header_log: Throttle,
     /// What Pingora looks at when it is lent a connection.
-    told: ShutdownWatch,
+    shutdown: ShutdownWatch,
     /// The same for connections that are here, which look at it after every request.
     stopping: AtomicBool,
     stop: Notify,
 }
 
 impl Front {
-    /// A door to `shop`, and to `proxy` behind it, for those whom `entrance` lets in by the `rules`. `told` becomes true when the edge has to stop.
+    /// A door to `shop`, and to `proxy` behind it, for those whom `entrance` lets in by the `rules`. `shutdown` becomes true when the edge has to stop.
     #[must_use]
     pub fn new(
         shop: Arc<Shop>,
         proxy: HttpProxy<Proxy>,
         entrance: Arc<Entrance>,
         rules: Current,
-        told: ShutdownWatch,
+        shutdown: ShutdownWatch,
     ) -> Self {
         let proxy = Arc::new(proxy);
         let (stopping, stop) = (AtomicBool::new(false), Notify::new());
-        Self { shop, proxy, entrance, rules, header_log: Throttle::default(), told, stopping, stop }
+        Self { shop, proxy, entrance, rules, header_log: Throttle::default(), shutdown, stopping, stop }
     }
 
     /// Serves `listeners` until told to stop; each has its [`Door`] among the rules, in the same order. Connections under way
@@ -96,12 +96,12 @@ impl Front {
     }
 
     async fn accept(self: Arc<Self>, listener: Listener, index: usize) {
-        let mut told = self.told.clone();
-        let mut told = pin!(told.wait_for(|stop| *stop));
+        let mut shutdown = self.shutdown.clone();
+        let mut shutdown = pin!(shutdown.wait_for(|stop| *stop));
         loop {
             let accepted = tokio::select! {
                 biased;
-                _ = &mut told => return,
+                _ = &mut shutdown => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -131,7 +131,7 @@ impl Front {
     }
 
     /// The id of a request as answers carry it.
-    fn id_of<'a>(&'a self, visit: Option<&'a Visit<'_>>) -> Option<render::Id<'a>> {
+    fn id_of<'a>(&'a self, visit: Option<&'a LoggedRequest<'_>>) -> Option<render::Id<'a>> {
         Some((self.entrance.id_header()?.sent.as_str(), visit?.id.as_ref()?))
     }
 

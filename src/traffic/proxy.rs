@@ -6,18 +6,18 @@
 //! that none could answer.
 
 mod compression;
+mod context;
 mod deadline;
-mod failure;
+mod error_report;
 mod files;
 mod forward;
 mod hash_key;
-mod note;
 mod own;
 mod pages;
 mod refusal;
 mod reply;
+mod request_log;
 mod tunnel;
-mod way;
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -46,23 +46,23 @@ use crate::sale::reply::{address_denied, body_too_large, too_many_requests};
 use crate::sale::request::Dialect;
 use crate::sale::shop::Shop;
 use crate::traffic::entrance::Entrance;
-use crate::traffic::failure::{Failure, FailureLog};
+use crate::traffic::request_error::{RequestError, RequestErrorLog};
 use crate::traffic::route;
 use crate::traffic::rules::Current;
-use crate::upstream::{NoPick, Pick, Upstream};
+use crate::upstream::{Pick, PickError, Upstream};
 use compression::Encoder;
+pub use context::{MAX_TRIES, RequestContext};
 pub use deadline::{and_whether_asked, with_head_deadline};
-use failure::Place;
-use files::Manner;
-use note::Echoes;
-pub use way::{MAX_TRIES, Way};
+use error_report::ErrorSite;
+use files::ServeOptions;
+use request_log::RequestIdModule;
 
 /// The proxy.
 pub struct Proxy {
     shop: Arc<Shop>,
     rules: Current,
     /// Failures of requests that the edge answers itself.
-    own_log: FailureLog,
+    own_log: RequestErrorLog,
     entrance: Arc<Entrance>,
     /// Never used: every connection holds the proxy, so when the other end finds this one gone, so are they all.
     _alive: mpsc::Sender<Infallible>,
@@ -72,7 +72,7 @@ impl Proxy {
     /// A proxy for the sales of `shop`, and for all else as the `rules` say. `alive` is dropped with the last connection.
     #[must_use]
     pub fn new(shop: Arc<Shop>, rules: Current, entrance: Arc<Entrance>, alive: mpsc::Sender<Infallible>) -> Self {
-        Self { shop, rules, own_log: FailureLog::default(), entrance, _alive: alive }
+        Self { shop, rules, own_log: RequestErrorLog::default(), entrance, _alive: alive }
     }
 
     /// Waits on the client, from this request on. Pingora's own are none for writing, and none at all between the
@@ -90,18 +90,18 @@ impl Proxy {
     }
 
     /// Answers with this status, and with the operator's page if there is one for it.
-    async fn refuse(&self, session: &mut Session, way: &Way, status: StatusCode) -> Result<()> {
-        let answer = pages::answer(&way.rules.pages, status);
-        match way.route {
-            Some(route) => reply::send_by(session, &answer, &way.rules.routes[route].response_headers).await,
+    async fn refuse(&self, session: &mut Session, ctx: &RequestContext, status: StatusCode) -> Result<()> {
+        let answer = pages::answer(&ctx.rules.pages, status);
+        match ctx.route {
+            Some(route) => reply::send_by(session, &answer, &ctx.rules.routes[route].response_headers).await,
             None => reply::send(session, &answer).await,
         }
     }
 
     /// Lets the client into the route; gives the answer if it may not.
-    fn turn_away(&self, session: &Session, index: usize, way: &mut Way) -> Option<Cow<'static, Answer>> {
-        let (route, client) = (&way.rules.routes[index], way.client.address);
-        if !route.access.admits(client) {
+    fn turn_away(&self, session: &Session, index: usize, ctx: &mut RequestContext) -> Option<Cow<'static, Answer>> {
+        let (route, client) = (&ctx.rules.routes[index], ctx.client.address);
+        if !route.access.allows(client) {
             self.entrance.limits().denied();
             return Some(Cow::Borrowed(address_denied(Dialect::Rest)));
         }
@@ -112,8 +112,8 @@ impl Proxy {
         {
             return Some(Cow::Owned(body_too_large(most)));
         }
-        way.taken = way.rules.quotas[index].take(key(client));
-        if way.taken.is_none() {
+        ctx.taken = ctx.rules.quotas[index].take(key(client));
+        if ctx.taken.is_none() {
             self.entrance.limits().refused_of_route();
             return Some(Cow::Borrowed(too_many_requests(Dialect::Rest)));
         }
@@ -121,37 +121,37 @@ impl Proxy {
     }
 
     /// The place that the request failed at is left, and the next one chosen if there may be one.
-    fn go_elsewhere(session: &Session, way: &mut Way) {
-        if let Some(failed) = way.leave() {
-            way.tried.push(failed.id());
+    fn go_elsewhere(session: &Session, ctx: &mut RequestContext) {
+        if let Some(failed) = ctx.leave() {
+            ctx.tried.push(failed.id());
         }
-        let upstream = &way.group().upstream;
-        if way.tried.as_slice().len() < upstream.settings().tries {
-            way.next = pick(upstream, session, way).ok();
+        let upstream = &ctx.group().upstream;
+        if ctx.tried.as_slice().len() < upstream.settings().tries {
+            ctx.next = pick(upstream, session, ctx).ok();
         }
     }
 }
 
 #[async_trait]
 impl ProxyHttp for Proxy {
-    type CTX = Way;
+    type CTX = RequestContext;
 
-    fn new_ctx(&self) -> Way {
-        Way::new(self.rules.load_full())
+    fn new_ctx(&self) -> RequestContext {
+        RequestContext::new(self.rules.load_full())
     }
 
     /// None, unless requests have ids: Pingora's default adds a compression module to every request, only to leave it switched off.
     fn init_downstream_modules(&self, modules: &mut HttpModules) {
         if self.entrance.id_header().is_some() {
-            modules.add_module(Box::new(Echoes));
+            modules.add_module(Box::new(RequestIdModule));
         }
     }
 
-    async fn request_filter(&self, session: &mut Session, way: &mut Way) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
         deadline::head_is_whole();
-        way.began = Some(Instant::now());
-        self.name(session, way);
-        Self::limit_waits(&way.rules.client, session);
+        ctx.began = Some(Instant::now());
+        self.name(session, ctx);
+        Self::limit_waits(&ctx.rules.client, session);
         if let HttpSession::H1(session) = session.as_downstream_mut() {
             // Requests that come in one heap are answered one after the other, as HTTP/1.1 has it (RFC 9112, 9.3.2).
             session.set_pipelining_enabled(true);
@@ -164,18 +164,18 @@ impl ProxyHttp for Proxy {
         let shop = Arc::clone(&self.shop);
         let path = session.req_header().uri.path().to_owned();
         let place = shop.find(&path);
-        match self.entrance.enter(&way.rules, peer_address(session).ip(), session.req_header(), place) {
-            Ok(client) => way.client = client,
+        match self.entrance.enter(&ctx.rules, peer_address(session).ip(), session.req_header(), place) {
+            Ok(client) => ctx.client = client,
             Err(answer) => {
-                way.note.answered(answer);
+                ctx.log_fields.answered(answer);
                 reply::send(session, answer).await?;
                 return Ok(true);
             }
         }
         // What the edge answers itself comes before anything is routed.
         if let Some(place) = place {
-            let answer = own::answer(session, place, way.client, way.rules.client.read).await?;
-            way.note.answered(&answer);
+            let answer = own::answer(session, place, ctx.client, ctx.rules.client.read).await?;
+            ctx.log_fields.answered(&answer);
             reply::send(session, &answer).await?;
             return Ok(true);
         }
@@ -184,24 +184,24 @@ impl ProxyHttp for Proxy {
         // HTTP/2 says it in the target; where both are there, they are the same.
         let authority = || request.uri.authority().map(|authority| authority.as_str());
         let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).or_else(authority);
-        let Some(index) = route::find(&way.rules.routes, host, request.uri.path()) else {
-            self.refuse(session, way, StatusCode::NOT_FOUND).await?;
+        let Some(index) = route::find(&ctx.rules.routes, host, request.uri.path()) else {
+            self.refuse(session, ctx, StatusCode::NOT_FOUND).await?;
             return Ok(true);
         };
-        way.route = Some(index);
-        let refused = self.turn_away(session, index, way);
-        let rules = &way.rules;
+        ctx.route = Some(index);
+        let refused = self.turn_away(session, index, ctx);
+        let rules = &ctx.rules;
         let route = &rules.routes[index];
         if let Some(answer) = refused {
-            way.note.answered(&answer);
+            ctx.log_fields.answered(&answer);
             reply::send_by(session, &answer, &route.response_headers).await?;
             return Ok(true);
         }
         match (&route.target, &rules.folders[index]) {
             (Target::Upstream(group), _) => {
-                way.group = Some(*group);
+                ctx.group = Some(*group);
                 if trace::is_on() {
-                    way.trace = begin_trace(session, way.client, &route.path);
+                    ctx.trace = begin_trace(session, ctx.client, &route.path);
                 }
                 Ok(false)
             }
@@ -212,8 +212,8 @@ impl ProxyHttp for Proxy {
                         None => path,
                     };
                     let compression = rules.compression.as_ref().filter(|_| route.compress);
-                    let manner = Manner { compression, rules: &route.response_headers, pages: &rules.pages };
-                    files::serve(folder, session, &path, manner).await?;
+                    let options = ServeOptions { compression, rules: &route.response_headers, pages: &rules.pages };
+                    files::serve(folder, session, &path, options).await?;
                 }
                 Ok(true)
             }
@@ -226,38 +226,38 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         body: &mut Option<Bytes>,
         _end_of_stream: bool,
-        way: &mut Way,
+        ctx: &mut RequestContext,
     ) -> Result<()> {
-        way.body += body.as_ref().map_or(0, |part| part.len() as u64);
-        match way.max_body() {
+        ctx.body += body.as_ref().map_or(0, |part| part.len() as u64);
+        match ctx.max_body() {
             // A tunnel has no length.
-            Some(most) if way.body > most && !session.was_upgraded() => {
+            Some(most) if ctx.body > most && !session.was_upgraded() => {
                 Err(Error::explain(ErrorType::HTTPStatus(413), "a body longer than its route allows").into_down())
             }
             _ => Ok(()),
         }
     }
 
-    async fn upstream_peer(&self, session: &mut Session, way: &mut Way) -> Result<Box<HttpPeer>> {
-        let group = way.group.unwrap_or_default();
-        let next = way.next.take();
-        let upstream = &way.rules.groups[group].upstream;
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
+        let group = ctx.group.unwrap_or_default();
+        let next = ctx.next.take();
+        let upstream = &ctx.rules.groups[group].upstream;
         let pick = match next {
             Some(pick) => pick,
-            None => pick(upstream, session, way).map_err(failure::error)?,
+            None => pick(upstream, session, ctx).map_err(error_report::error)?,
         };
         let settings = upstream.settings();
         let timeouts = &settings.timeouts;
         let mut peer = HttpPeer::new(pick.address(), false, String::new());
-        if let Some(trace) = &mut way.trace {
+        if let Some(trace) = &mut ctx.trace {
             trace.ask(&settings.name, pick.address());
         }
-        way.at = Some(pick);
+        ctx.at = Some(pick);
         let now = Instant::now();
-        way.note.chosen(now);
-        way.asked = Some(now);
+        ctx.log_fields.chosen(now);
+        ctx.asked = Some(now);
         // It is sent from its beginning.
-        way.body = 0;
+        ctx.body = 0;
 
         peer.options.connection_timeout = Some(timeouts.connect);
         peer.options.total_connection_timeout = Some(timeouts.connect);
@@ -274,21 +274,21 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        way: &mut Way,
+        ctx: &mut RequestContext,
     ) -> Result<()> {
-        let group = way.group();
-        if !way.client.by_proxy {
-            way.rules.proxy_headers.iter().for_each(|name| drop(request.remove_header(name.as_str())));
+        let group = ctx.group();
+        if !ctx.client.by_proxy {
+            ctx.rules.proxy_headers.iter().for_each(|name| drop(request.remove_header(name.as_str())));
         }
-        if let Some(trace) = &way.trace {
+        if let Some(trace) = &ctx.trace {
             forward::say_trace(request, trace)?;
         }
-        if let (Some(header), Some(id)) = (self.entrance.id_header(), &way.note.id) {
+        if let (Some(header), Some(id)) = (self.entrance.id_header(), &ctx.log_fields.id) {
             request.insert_header(header.sent.clone(), id.to_string())?;
         }
         let host_header = &group.upstream.settings().host_header;
-        forward::describe_client(request, way.client, is_encrypted(session), host_header, &group.host)?;
-        let Some(route) = way.route.map(|route| &way.rules.routes[route]) else {
+        forward::describe_client(request, ctx.client, is_encrypted(session), host_header, &group.host)?;
+        let Some(route) = ctx.route.map(|route| &ctx.rules.routes[route]) else {
             return Ok(());
         };
         if let Some(rewrite) = &route.rewrite {
@@ -297,27 +297,32 @@ impl ProxyHttp for Proxy {
         forward::apply_to_request(&route.request_headers, request)
     }
 
-    async fn response_filter(&self, session: &mut Session, answer: &mut ResponseHeader, way: &mut Way) -> Result<()> {
-        if let (Some(at), Some(asked)) = (&way.at, way.asked.take()) {
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        answer: &mut ResponseHeader,
+        ctx: &mut RequestContext,
+    ) -> Result<()> {
+        if let (Some(at), Some(asked)) = (&ctx.at, ctx.asked.take()) {
             at.answered(asked.elapsed());
         }
-        if let Some(trace) = &mut way.trace {
+        if let Some(trace) = &mut ctx.trace {
             trace.answered(answer.status.as_u16());
         }
-        if way.at.as_mut().is_some_and(Pick::take_trial)
-            && let Some(at) = &way.at
+        if ctx.at.as_mut().is_some_and(Pick::take_trial)
+            && let Some(at) = &ctx.at
         {
-            way.group().upstream.succeeded(at);
+            ctx.group().upstream.succeeded(at);
         }
         // It speaks of the backend's connection; `Connection` itself is always written anew.
         answer.remove_header("keep-alive");
-        if pages::takes_the_place(&way.rules.pages, answer.status) {
-            way.intercepted = Some(answer.status);
+        if pages::takes_the_place(&ctx.rules.pages, answer.status) {
+            ctx.intercepted = Some(answer.status);
             return Error::e_explain(ErrorType::HTTPStatus(answer.status.as_u16()), "a page takes its place");
         }
-        if let Some(route) = way.route.map(|route| &way.rules.routes[route]) {
-            if let Some(compression) = way.rules.compression.as_ref().filter(|_| route.compress) {
-                way.encoder = Encoder::begin(compression, session.req_header(), answer)?;
+        if let Some(route) = ctx.route.map(|route| &ctx.rules.routes[route]) {
+            if let Some(compression) = ctx.rules.compression.as_ref().filter(|_| route.compress) {
+                ctx.encoder = Encoder::begin(compression, session.req_header(), answer)?;
             }
             forward::apply_to_answer(&route.response_headers, answer)?;
         }
@@ -338,10 +343,10 @@ impl ProxyHttp for Proxy {
         _session: &mut Session,
         _body: &mut Option<Bytes>,
         is_end: bool,
-        way: &mut Way,
+        ctx: &mut RequestContext,
     ) -> Result<Option<Duration>> {
         if is_end {
-            way.leave();
+            ctx.leave();
         }
         Ok(None)
     }
@@ -351,9 +356,9 @@ impl ProxyHttp for Proxy {
         _session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
-        way: &mut Way,
+        ctx: &mut RequestContext,
     ) -> Result<Option<Duration>> {
-        if let Some(encoder) = &mut way.encoder {
+        if let Some(encoder) = &mut ctx.encoder {
             *body = encoder.encode(body.as_ref(), end_of_stream)?;
         }
         Ok(None)
@@ -364,15 +369,15 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         _peer: &HttpPeer,
-        way: &mut Way,
+        ctx: &mut RequestContext,
         mut error: Box<Error>,
     ) -> Box<Error> {
         // Pingora calls it an internal error when we are the ones who have no socket or port left.
-        if let Some(at) = way.at.as_ref().filter(|_| *error.etype() != ErrorType::InternalError) {
-            way.group().upstream.failed(at, error.etype().as_str());
+        if let Some(at) = ctx.at.as_ref().filter(|_| *error.etype() != ErrorType::InternalError) {
+            ctx.group().upstream.failed(at, error.etype().as_str());
         }
-        Self::go_elsewhere(session, way);
-        error.set_retry(way.next.is_some());
+        Self::go_elsewhere(session, ctx);
+        error.set_retry(ctx.next.is_some());
         error
     }
 
@@ -385,7 +390,7 @@ impl ProxyHttp for Proxy {
         _peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        way: &mut Way,
+        ctx: &mut RequestContext,
         reused: bool,
     ) -> Box<Error> {
         if *error.esource() == ErrorSource::Upstream
@@ -403,94 +408,94 @@ impl ProxyHttp for Proxy {
             && !session.as_downstream().retry_buffer_truncated();
         let stale = reused
             && (error.retry == RetryType::ReusedOnly || *error.etype() == ErrorType::WriteError)
-            && !way.found_stale;
+            && !ctx.found_stale;
 
         if repeatable && stale {
             // The backend closed the connection while it was idle, which is its right and no failure.
-            way.found_stale = true;
-            way.next = way.at.take();
+            ctx.found_stale = true;
+            ctx.next = ctx.at.take();
         } else {
-            if let Some(at) = way.at.as_ref().filter(|_| by_backend && !stale) {
-                way.group().upstream.failed(at, error.etype().as_str());
+            if let Some(at) = ctx.at.as_ref().filter(|_| by_backend && !stale) {
+                ctx.group().upstream.failed(at, error.etype().as_str());
             }
             if repeatable {
-                Self::go_elsewhere(session, way);
+                Self::go_elsewhere(session, ctx);
             }
         }
-        error.set_retry(way.next.is_some());
+        error.set_retry(ctx.next.is_some());
         error
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, way: &mut Way) -> FailToProxy {
-        if let Some(status) = way.intercepted {
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestContext) -> FailToProxy {
+        if let Some(status) = ctx.intercepted {
             session.set_keepalive(None);
             // An error here is a client that left.
-            let _ = self.refuse(session, way, status).await;
+            let _ = self.refuse(session, ctx, status).await;
             return FailToProxy { error_code: status.as_u16(), can_reuse_downstream: false };
         }
-        let failure = failure::of(error);
-        let group = way.group.map(|group| &way.rules.groups[group]);
-        let place = Place {
-            route: way.route.map(|route| way.rules.routes[route].path.as_str()),
+        let failure = error_report::of(error);
+        let group = ctx.group.map(|group| &ctx.rules.groups[group]);
+        let place = ErrorSite {
+            route: ctx.route.map(|route| ctx.rules.routes[route].path.as_str()),
             upstream: group.map(|group| &*group.upstream),
-            backend: way.last(),
-            id: way.note.id.as_ref(),
+            backend: ctx.last(),
+            id: ctx.log_fields.id.as_ref(),
         };
         let log = group.map_or(&self.own_log, |group| &group.log);
-        failure::record(log, failure, error, session, place);
+        error_report::record(log, failure, error, session, place);
         // The backend has no more to do with it.
-        way.leave();
+        ctx.leave();
         let unanswered = session
             .response_written()
             .is_none_or(|answer| answer.status.is_informational() && answer.status != StatusCode::SWITCHING_PROTOCOLS);
         // Pingora does not keep a connection after a failure, so the client is told.
         session.set_keepalive(None);
         // An error here is a client that left.
-        let _ = match (failure, way.max_body()) {
+        let _ = match (failure, ctx.max_body()) {
             _ if !unanswered => Ok(()),
-            (Failure::BackendsFull, _) => reply::send(session, reply::busy()).await,
-            (Failure::BodyTooLarge, Some(most)) => reply::send(session, &body_too_large(most)).await,
+            (RequestError::BackendsFull, _) => reply::send(session, reply::busy()).await,
+            (RequestError::BodyTooLarge, Some(most)) => reply::send(session, &body_too_large(most)).await,
             _ => match failure.status() {
-                Some(status) => self.refuse(session, way, status).await,
+                Some(status) => self.refuse(session, ctx, status).await,
                 None => Ok(()),
             },
         };
         FailToProxy { error_code: failure.code(), can_reuse_downstream: false }
     }
 
-    /// Counts every request that came this way, once it is over.
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, way: &mut Way) {
-        self.write_down(session, way);
+    /// Counts every request that came this ctx, once it is over.
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestContext) {
+        self.write_down(session, ctx);
         let status = session.response_written().map(|answer| answer.status.as_u16());
         self.entrance.answered(status);
-        if let Some(trace) = way.trace.take() {
+        if let Some(trace) = ctx.trace.take() {
             trace.end(status, error.map(|error| error.etype().as_str()));
         }
-        if way.group.is_some() {
-            let metrics = way.group().upstream.metrics();
+        if ctx.group.is_some() {
+            let metrics = ctx.group().upstream.metrics();
             metrics.codes.count(status);
             // A tunnel is open for as long as its ends like it to be.
-            if let Some(began) = way.began.filter(|_| !session.was_upgraded()) {
+            if let Some(began) = ctx.began.filter(|_| !session.was_upgraded()) {
                 metrics.waits.add(began.elapsed());
             }
         }
     }
 
     /// What is worth a line was written by `fail_to_proxy`.
-    fn suppress_error_log(&self, _session: &Session, _way: &Way, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _way: &RequestContext, _error: &Error) -> bool {
         true
     }
 
     /// A request that another backend may still answer is not worth a line; the backend's health has one.
-    fn suppress_proxy_warn_log(&self, _: &Session, _: &Way, _: &Error, _: ProxyWarnLogContext) -> bool {
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &RequestContext, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
     }
 }
 
 /// A backend of this group for a request.
-fn pick(upstream: &Upstream, session: &Session, way: &Way) -> Result<Pick, NoPick> {
-    let client = way.client.address;
-    upstream.pick(client, |key| hash_key::hash(session.req_header(), client, key), way.tried.as_slice())
+fn pick(upstream: &Upstream, session: &Session, ctx: &RequestContext) -> Result<Pick, PickError> {
+    let client = ctx.client.address;
+    upstream.pick(client, |key| hash_key::hash(session.req_header(), client, key), ctx.tried.as_slice())
 }
 
 /// Begins to trace a request of `client` for the route of this prefix.

@@ -15,8 +15,8 @@ use crate::config::{self, BuyerSource, ClientTimeouts, Compression, Config, Erro
 use crate::http::client::{Access, Clients};
 use crate::limits::Quota;
 use crate::traffic::door::Door;
-use crate::traffic::failure::FailureLog;
 use crate::traffic::files::Folder;
+use crate::traffic::request_error::RequestErrorLog;
 use crate::traffic::tls;
 use crate::upstream::Upstream;
 
@@ -66,7 +66,7 @@ pub struct Group {
     /// What they see as `Host`, unless that is the client's.
     pub host: HeaderValue,
     /// Failures of requests.
-    pub log: FailureLog,
+    pub log: RequestErrorLog,
 }
 
 /// What cannot be made of the settings.
@@ -93,7 +93,7 @@ impl Rules {
         let group = |(settings, upstream): (&config::Upstream, &Arc<Upstream>)| {
             let host =
                 HeaderValue::from_str(settings.default_host()).map_err(|_| BuildError::Host(settings.name.clone()))?;
-            Ok::<_, BuildError>(Group { upstream: Arc::clone(upstream), host, log: FailureLog::default() })
+            Ok::<_, BuildError>(Group { upstream: Arc::clone(upstream), host, log: RequestErrorLog::default() })
         };
         let folder = |(index, route): (usize, &Route)| match &route.target {
             Target::Files(files) => Folder::open(files).map(Some).map_err(|error| BuildError::Folder(index, error)),

@@ -29,7 +29,7 @@ const NEVER: u64 = u64::MAX;
 
 /// What a backend has had to do since it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
+pub struct RequestCounters {
     /// Requests that were given to it, those that failed included.
     pub sent: u64,
     /// Requests that failed by its fault: no connection, no answer in time, a broken answer.
@@ -72,8 +72,8 @@ impl Backend {
         self.key
     }
 
-    pub fn counts(&self) -> Counts {
-        Counts {
+    pub fn counts(&self) -> RequestCounters {
+        RequestCounters {
             sent: self.sent.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
             under_way: self.under_way(),

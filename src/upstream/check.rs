@@ -37,9 +37,9 @@ impl Upstream {
             Err(error) => return log::error!("upstream {}: no health checks: {error}", settings.name),
         };
         let (state, now) = (self.state(), self.now.load());
-        let members = now.members.iter().zip(&state.standings);
-        for (member, standing) in members.filter(|(member, _)| !member.server.down) {
-            let streak = Streak::new(!standing.health.is_out());
+        let members = now.members.iter().zip(&state.states);
+        for (member, state) in members.filter(|(member, _)| !member.server.down) {
+            let streak = Streak::new(!state.health.is_out());
             tasks.spawn(Arc::clone(self).check_backend(Arc::clone(&member.backend), streak, Arc::clone(&check)));
         }
     }

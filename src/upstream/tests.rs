@@ -185,7 +185,7 @@ fn the_only_backend_is_never_left_alone() {
     let group = group(Balance::Weighted, &[1]);
     fails(&group, 0, 0);
     assert_eq!(picks(&group, 3), [0, 0, 0]);
-    assert_eq!(group.status()[0].counts, Counts { sent: 4, failed: 1, under_way: 0 });
+    assert_eq!(group.status()[0].counts, RequestCounters { sent: 4, failed: 1, under_way: 0 });
 }
 
 #[test]
@@ -195,9 +195,9 @@ fn nobody_is_chosen_when_the_checks_say_that_all_are_down() {
         checked(&group, 0, false);
         assert_eq!(counts(&picks(&group, 10)), [(1, 10)].into());
         checked(&group, 1, false);
-        assert_eq!(group.pick_at(client(0), no_key, &[], || unreachable!()).err(), Some(NoPick::Nobody));
+        assert_eq!(group.pick_at(client(0), no_key, &[], || unreachable!()).err(), Some(PickError::Nobody));
         fails(&group, 1, 0);
-        assert_eq!(group.pick_at(client(0), no_key, &[], || unreachable!()).err(), Some(NoPick::Nobody));
+        assert_eq!(group.pick_at(client(0), no_key, &[], || unreachable!()).err(), Some(PickError::Nobody));
         checked(&group, 0, true);
         assert_eq!(counts(&picks(&group, 10)), [(0, 10)].into());
     }
@@ -259,9 +259,9 @@ fn a_backend_that_stays_keeps_its_health_its_counts_and_its_requests() {
     let status = group.status();
     assert_eq!(status.iter().map(|backend| backend.is_up).collect::<Vec<_>>(), [true, false, true]);
     let (came, rests, stayed) = (status[0].counts, status[1].counts, status[2].counts);
-    assert_eq!(came, Counts { sent: 0, failed: 0, under_way: 0 });
-    assert_eq!(rests, Counts { sent: 3, failed: 1, under_way: 0 });
-    assert_eq!(stayed, Counts { sent: 3, failed: 0, under_way: 1 });
+    assert_eq!(came, RequestCounters { sent: 0, failed: 0, under_way: 0 });
+    assert_eq!(rests, RequestCounters { sent: 3, failed: 1, under_way: 0 });
+    assert_eq!(stayed, RequestCounters { sent: 3, failed: 0, under_way: 1 });
     let served: Vec<_> = (0..300).map(|_| one(&group, client(0), 1).0).collect();
     assert_eq!(counts(&served), [(0, 200), (3, 100)].into(), "by the new weights, and the resting one still rests");
     assert_eq!(one(&group, client(0), 10 * SECOND), (1, true), "until its time is over");
@@ -279,7 +279,11 @@ fn requests_of_a_backend_that_went_end_without_a_trace() {
     assert_eq!(picks(&group, 10), [0; 10]);
     drop(under_way);
     group.replace(settings(Balance::Weighted, &[1, 1]));
-    assert_eq!(group.status()[1].counts, Counts { sent: 0, failed: 0, under_way: 0 }, "it comes back as a new one");
+    assert_eq!(
+        group.status()[1].counts,
+        RequestCounters { sent: 0, failed: 0, under_way: 0 },
+        "it comes back as a new one"
+    );
 }
 
 #[test]
@@ -416,7 +420,7 @@ fn a_server_that_is_down_keeps_its_keys_for_when_it_is_back() {
 fn down_is_never_picked() {
     for balance in EVERY {
         let group = Upstream::new(with(settings(balance, &[1, 1]), |_, server| server.down = true));
-        assert_eq!(group.pick_at(client(0), |_| Some(1), &[], || 0).err(), Some(NoPick::Nobody));
+        assert_eq!(group.pick_at(client(0), |_| Some(1), &[], || 0).err(), Some(PickError::Nobody));
     }
 }
 
@@ -457,11 +461,11 @@ fn max_conns_is_never_exceeded_and_full_is_told_from_down() {
         let ask = |n| group.pick_at(client(n), |_| Some(hash(&n.to_le_bytes())), &[], || 0);
         let held: Vec<Pick> = (0..8).map(|n| ask(n).expect("room")).collect();
         assert_eq!(group.status().iter().map(|backend| backend.counts.under_way).collect::<Vec<_>>(), [3, 5, 0]);
-        assert_eq!(ask(9).err(), Some(NoPick::Full));
+        assert_eq!(ask(9).err(), Some(PickError::Full));
         drop(held);
         assert!(ask(9).is_ok());
         [0, 1].iter().for_each(|backend| checked(&group, *backend, false));
-        assert_eq!(ask(9).err(), Some(NoPick::Nobody));
+        assert_eq!(ask(9).err(), Some(PickError::Nobody));
     }
 }
 

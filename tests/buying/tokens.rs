@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Value, json};
-use spikegate::auth::jwt::{Algorithm, Fault, Key, Rules, Verifier};
+use spikegate::auth::jwt::{Algorithm, Key, Rules, TokenError, Verifier};
 
 use crate::harness::client::everything;
 use crate::harness::purchase::{Outcome, buy, purchase, purchase_with_key};
@@ -58,37 +58,37 @@ fn a_token_proves_its_buyer_only_if_everything_is_right() {
         (json!({ "sub": "Анна ½" }), ok("Анна ½")),
         (json!({ "nbf": null }), ok("ann")),
         (json!({ "exp": now_s - 3 }), ok("ann")),
-        (json!({ "exp": now_s - 60 }), Err(Fault::Expired)),
-        (json!({ "exp": 0 }), Err(Fault::Expired)),
-        (json!({ "exp": null }), Err(Fault::Claim)),
-        (json!({ "exp": "never" }), Err(Fault::Claim)),
-        (json!({ "exp": -1 }), Err(Fault::Claim)),
-        (json!({ "nbf": now_s + 60 }), Err(Fault::Early)),
-        (json!({ "nbf": "later" }), Err(Fault::Claim)),
-        (json!({ "aud": "others" }), Err(Fault::Audience)),
-        (json!({ "aud": ["others"] }), Err(Fault::Audience)),
-        (json!({ "aud": [] }), Err(Fault::Audience)),
-        (json!({ "aud": null }), Err(Fault::Claim)),
-        (json!({ "aud": 1 }), Err(Fault::Claim)),
-        (json!({ "iss": "https://elsewhere.example" }), Err(Fault::Issuer)),
-        (json!({ "iss": null }), Err(Fault::Claim)),
-        (json!({ "sub": null }), Err(Fault::Claim)),
-        (json!({ "sub": "" }), Err(Fault::Claim)),
-        (json!({ "sub": "a\nb" }), Err(Fault::Claim)),
-        (json!({ "sub": "x".repeat(129) }), Err(Fault::Claim)),
-        (json!({ "sub": ["ann"] }), Err(Fault::Malformed)),
-        (json!({ "sub": 1.5 }), Err(Fault::Claim)),
-        (json!({ "sub": true }), Err(Fault::Claim)),
+        (json!({ "exp": now_s - 60 }), Err(TokenError::Expired)),
+        (json!({ "exp": 0 }), Err(TokenError::Expired)),
+        (json!({ "exp": null }), Err(TokenError::Claim)),
+        (json!({ "exp": "never" }), Err(TokenError::Claim)),
+        (json!({ "exp": -1 }), Err(TokenError::Claim)),
+        (json!({ "nbf": now_s + 60 }), Err(TokenError::Early)),
+        (json!({ "nbf": "later" }), Err(TokenError::Claim)),
+        (json!({ "aud": "others" }), Err(TokenError::Audience)),
+        (json!({ "aud": ["others"] }), Err(TokenError::Audience)),
+        (json!({ "aud": [] }), Err(TokenError::Audience)),
+        (json!({ "aud": null }), Err(TokenError::Claim)),
+        (json!({ "aud": 1 }), Err(TokenError::Claim)),
+        (json!({ "iss": "https://elsewhere.example" }), Err(TokenError::Issuer)),
+        (json!({ "iss": null }), Err(TokenError::Claim)),
+        (json!({ "sub": null }), Err(TokenError::Claim)),
+        (json!({ "sub": "" }), Err(TokenError::Claim)),
+        (json!({ "sub": "a\nb" }), Err(TokenError::Claim)),
+        (json!({ "sub": "x".repeat(129) }), Err(TokenError::Claim)),
+        (json!({ "sub": ["ann"] }), Err(TokenError::Malformed)),
+        (json!({ "sub": 1.5 }), Err(TokenError::Claim)),
+        (json!({ "sub": true }), Err(TokenError::Claim)),
     ];
     for (changes, expected) in table {
         assert_eq!(verifier.buyer(&signer.token(&json!({}), &claims(changes.clone()))), expected, "{changes}");
     }
     let critical = signer.token(&json!({ "crit": ["b64"], "b64": false }), &claims(json!({})));
-    assert_eq!(verifier.buyer(&critical), Err(Fault::Malformed));
+    assert_eq!(verifier.buyer(&critical), Err(TokenError::Malformed));
     // A key in the header is whose who sent it.
     let other = Signer::eddsa();
     let with_key = other.token(&json!({ "jwk": other.jwk("k") }), &claims(json!({})));
-    assert_eq!(verifier.buyer(&with_key), Err(Fault::Signature));
+    assert_eq!(verifier.buyer(&with_key), Err(TokenError::Signature));
 }
 
 #[test]
@@ -102,13 +102,13 @@ fn no_algorithm_is_taken_for_another() {
         assert_eq!([public_keys.buyer(&token), all.buyer(&token)], [Ok("ann".to_owned()), Ok("ann".to_owned())]);
     }
     let token = shared.token(&json!({}), &claims);
-    assert_eq!([public_keys.buyer(&token), all.buyer(&token)], [Err(Fault::Key), Ok("ann".to_owned())]);
+    assert_eq!([public_keys.buyer(&token), all.buyer(&token)], [Err(TokenError::Key), Ok("ann".to_owned())]);
 
     // Nobody signed it.
     for name in ["none", "None", "NONE", "nOnE", ""] {
         let token = unsigned(&json!({ "alg": name, "typ": "JWT" }), &claims);
         for token in [format!("{token}."), format!("{token}.AA"), token] {
-            assert_eq!(all.buyer(&token), Err(Fault::Malformed), "{name}");
+            assert_eq!(all.buyer(&token), Err(TokenError::Malformed), "{name}");
         }
     }
     // The public key, which everybody may have, as a secret: in PEM, in DER, and as the numbers alone.
@@ -120,8 +120,8 @@ fn no_algorithm_is_taken_for_another() {
         text.lines().filter(|line| !line.starts_with('-')).collect::<String>().into(),
     ] {
         let token = Signer::with_secret(&guess).token(&json!({}), &claims);
-        assert_eq!(public_keys.buyer(&token), Err(Fault::Key));
-        assert_eq!(all.buyer(&token), Err(Fault::Signature));
+        assert_eq!(public_keys.buyer(&token), Err(TokenError::Key));
+        assert_eq!(all.buyer(&token), Err(TokenError::Signature));
     }
     // A good signature under the name of another algorithm.
     for (signer, names) in [
@@ -131,7 +131,7 @@ fn no_algorithm_is_taken_for_another() {
     ] {
         for name in names {
             let token = signer.token(&json!({ "alg": name }), &claims);
-            assert!(matches!(all.buyer(&token), Err(Fault::Key | Fault::Signature)), "{name}");
+            assert!(matches!(all.buyer(&token), Err(TokenError::Key | TokenError::Signature)), "{name}");
         }
     }
 }
@@ -145,17 +145,17 @@ fn a_token_is_signed_as_a_whole() {
     let [header, payload, signature]: [&str; 3] = token.split('.').collect::<Vec<_>>().try_into().unwrap();
     let bob = base64url(claims(json!({ "sub": "bob" })).to_string().as_bytes());
     for (forged, why) in [
-        (format!("{header}.{bob}.{signature}"), Fault::Signature),
-        (format!("{header}.{payload}."), Fault::Signature),
-        (format!("{header}.{payload}.{}", &signature[..40]), Fault::Signature),
-        (format!("{header}.{payload}.{signature}="), Fault::Malformed),
-        (format!("{header}.{payload}"), Fault::Malformed),
-        (format!("{payload}.{signature}"), Fault::Malformed),
-        (format!("{token}.{signature}"), Fault::Malformed),
-        (format!(" {token}"), Fault::Malformed),
-        (String::new(), Fault::Malformed),
-        ("..".to_owned(), Fault::Malformed),
-        (Signer::hs256().token(&json!({}), &claims(json!({}))), Fault::Signature),
+        (format!("{header}.{bob}.{signature}"), TokenError::Signature),
+        (format!("{header}.{payload}."), TokenError::Signature),
+        (format!("{header}.{payload}.{}", &signature[..40]), TokenError::Signature),
+        (format!("{header}.{payload}.{signature}="), TokenError::Malformed),
+        (format!("{header}.{payload}"), TokenError::Malformed),
+        (format!("{payload}.{signature}"), TokenError::Malformed),
+        (format!("{token}.{signature}"), TokenError::Malformed),
+        (format!(" {token}"), TokenError::Malformed),
+        (String::new(), TokenError::Malformed),
+        ("..".to_owned(), TokenError::Malformed),
+        (Signer::hs256().token(&json!({}), &claims(json!({}))), TokenError::Signature),
     ] {
         assert_eq!(verifier.buyer(&forged), Err(why), "{forged}");
     }
@@ -186,9 +186,9 @@ fn keys_of_a_set_are_known_by_their_names() {
     assert_eq!(verifier.buyer(&token(&new, json!({ "kid": "new" }))), ann);
     assert_eq!(verifier.buyer(&token(&edwards, json!({ "kid": "edwards" }))), ann);
     assert_eq!(verifier.buyer(&token(&new, json!({}))), ann, "without a name, each is tried");
-    assert_eq!(verifier.buyer(&token(&new, json!({ "kid": "old" }))), Err(Fault::Signature));
+    assert_eq!(verifier.buyer(&token(&new, json!({ "kid": "old" }))), Err(TokenError::Signature));
     for kid in ["newer", "encrypts", "shared", "edwards", ""] {
-        assert_eq!(verifier.buyer(&token(&new, json!({ "kid": kid }))), Err(Fault::Key), "{kid}");
+        assert_eq!(verifier.buyer(&token(&new, json!({ "kid": kid }))), Err(TokenError::Key), "{kid}");
     }
     let no_set = |text: &str| assert!(Key::set(text.as_bytes(), &[Algorithm::Rs256]).is_err(), "{text}");
     ["", "[]", "{}", "{\"keys\": 1}"].into_iter().for_each(no_set);

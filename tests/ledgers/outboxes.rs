@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use spikegate::ledger::{
-    Change, Claim, EventId, Ledger, LedgerError, LogEntry, OrderId, Outbox, Purchase, Record, Recorded, Refused,
+    Change, Claim, EventId, Ledger, LedgerError, LogEntry, OrderId, Outbox, Purchase, Record, Recorded, RefusedEvent,
     SET_ASIDE_MAX, SaleState, Taken, Terms,
 };
 use spikegate::stores::embedded::EmbeddedLedger;
@@ -74,7 +74,7 @@ fn event(seq: u64, part: u32) -> EventId {
 
 fn refused(event: EventId, why: &str) -> Record {
     let order = Some(OrderId([event.part as u8; 16]));
-    Record { refused: Some(Refused { event, order, why: why.to_owned() }), ..Record::default() }
+    Record { refused: Some(RefusedEvent { event, order, why: why.to_owned() }), ..Record::default() }
 }
 
 async fn in_redis(redis: &Redis) -> Subject {

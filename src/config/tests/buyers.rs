@@ -72,7 +72,7 @@ fn tokens() {
     }
     let config = read(&TOKEN.replace("HERE", &hs));
     let BuyerSource::Token(token) = &config.sales[0].buyer else { panic!("a token proves it") };
-    assert_eq!(token.place, TokenPlace::Header("authorization".to_owned()));
+    assert_eq!(token.place, TokenLocation::Header("authorization".to_owned()));
     assert_eq!((token.rules.claim.as_str(), token.rules.leeway), ("sub", 30 * SECOND));
     assert!(!format!("{config:?}").contains(SECRET), "it can be logged");
 }

@@ -10,18 +10,18 @@ fn logs_are_read() {
           access_log: {path: stdout, format: json, fields: [status, request_id, time], refusals: 1}}",
     );
     let fields = vec![Field::Status, Field::RequestId, Field::Time];
-    let (place, format) = (LogPlace::Stdout, LogFormat::Json(fields));
+    let (place, format) = (LogDestination::Stdout, LogFormat::Json(fields));
     assert_eq!(all.access_log, Some(AccessLog { place, format, refusals: 1.0 }));
-    let place = LogPlace::File("/var/log/e.log".into());
+    let place = LogDestination::File("/var/log/e.log".into());
     assert_eq!(all.error_log, ErrorLog { place, level: log::LevelFilter::Warn });
     assert_eq!(all.request_id.map(|header| header.sent).as_deref(), Some("X-Request-ID"));
 
     let least = read("{sales: {t: }, access_log: {path: /var/log/a.log}}");
-    let place = LogPlace::File("/var/log/a.log".into());
+    let place = LogDestination::File("/var/log/a.log".into());
     assert_eq!(least.access_log, Some(AccessLog { place, format: LogFormat::Combined, refusals: 0.01 }));
     let usual = read("{sales: {t: }, access_log: {path: stderr, format: json}}").access_log;
     let format = LogFormat::Json(Field::USUAL.to_vec());
-    assert_eq!(usual, Some(AccessLog { place: LogPlace::Stderr, format, refusals: 0.01 }));
+    assert_eq!(usual, Some(AccessLog { place: LogDestination::Stderr, format, refusals: 0.01 }));
 }
 
 #[test]

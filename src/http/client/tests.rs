@@ -149,7 +149,7 @@ fn networks_are_read_and_know_their_own() {
 #[test]
 fn the_narrowest_network_decides() {
     let access = |allow: &[&str], deny: &[&str]| Access { allow: networks(allow), deny: networks(deny) };
-    let may = |access: &Access, of: &str| access.admits(address(of));
+    let may = |access: &Access, of: &str| access.allows(address(of));
     assert!(may(&access(&[], &[]), "192.0.2.7"));
     let only = access(&["10.0.0.0/8"], &[]);
     assert!(may(&only, "10.0.0.1") && !may(&only, "192.0.2.7") && !may(&only, "2001:db8::1"));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Field;
-use crate::config::LogPlace;
+use crate::config::LogDestination;
 use crate::http::request_id::RequestId;
 use crate::ledger::OrderId;
 
@@ -153,7 +153,7 @@ fn time_goes_on() {
 fn of_refusals_exactly_their_share_is_written() {
     let folder = tempfile::tempdir().expect("a folder");
     for (refusals, expected) in [(0.0, 0), (0.01, 100), (0.25, 2_500), (1.0, 10_000)] {
-        let place = LogPlace::File(folder.path().join(format!("{refusals}")));
+        let place = LogDestination::File(folder.path().join(format!("{refusals}")));
         let settings = config::AccessLog { place, format: LogFormat::Combined, refusals };
         // Of each thread for itself, and so here.
         let (log, taken) = std::thread::scope(|scope| {

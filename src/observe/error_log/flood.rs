@@ -1,4 +1,4 @@
-//! Lines of one place in the source: ten in a second, and then a count.
+//! Lines of one site in the source: ten in a second, and then a count.
 
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,13 +6,13 @@ use std::sync::{Mutex, PoisonError};
 
 use log::{Level, Record};
 
-/// Lines of one place in one second.
+/// Lines of one site in one second.
 const LINES: u64 = 10;
 
 /// Places that are told apart. The lines of one that finds no room are all written.
-const PLACES: usize = 256;
+const SITES: usize = 256;
 
-/// How far from where it should be a place is looked for.
+/// How far from where it should be a site is looked for.
 const STEPS: usize = 8;
 
 /// What is kept of a line that is held back.
@@ -20,12 +20,12 @@ const WORDS_MAX: usize = 200;
 
 /// Who wrote how much of late.
 pub struct Flood {
-    places: [Place; PLACES],
+    sites: [CallSite; SITES],
     held: AtomicU64,
 }
 
-/// A place in the source.
-struct Place {
+/// A site in the source.
+struct CallSite {
     /// Its hash; 0 is nobody's.
     key: AtomicU64,
     /// The second of its last line, since 1970, and how many there were in it.
@@ -47,7 +47,7 @@ struct First {
 /// What becomes of a line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Passage {
-    /// It is written. So many others of its place were not, since the last one.
+    /// It is written. So many others of its site were not, since the last one.
     Free {
         /// How many.
         held: u64,
@@ -56,7 +56,7 @@ pub enum Passage {
     Held,
 }
 
-/// Lines of a place that were held back.
+/// Lines of a site that were held back.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Told {
     pub level: Level,
@@ -69,7 +69,7 @@ pub struct Told {
 
 impl Flood {
     pub const fn new() -> Self {
-        Self { places: [const { Place::new() }; PLACES], held: AtomicU64::new(0) }
+        Self { sites: [const { CallSite::new() }; SITES], held: AtomicU64::new(0) }
     }
 
     /// Lines held back so far.
@@ -79,37 +79,37 @@ impl Flood {
 
     /// Whether a line is written in this second.
     pub fn pass(&self, record: &Record<'_>, now_s: u64) -> Passage {
-        let Some(place) = self.place(record) else { return Passage::Free { held: 0 } };
-        if place.second.swap(now_s, Ordering::Relaxed) != now_s {
-            place.lines.store(0, Ordering::Relaxed);
+        let Some(site) = self.site(record) else { return Passage::Free { held: 0 } };
+        if site.second.swap(now_s, Ordering::Relaxed) != now_s {
+            site.lines.store(0, Ordering::Relaxed);
         }
-        if place.lines.fetch_add(1, Ordering::Relaxed) < LINES {
-            let held = place.held.swap(0, Ordering::Relaxed);
+        if site.lines.fetch_add(1, Ordering::Relaxed) < LINES {
+            let held = site.held.swap(0, Ordering::Relaxed);
             if held > 0 {
-                *place.first.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                *site.first.lock().unwrap_or_else(PoisonError::into_inner) = None;
             }
             return Passage::Free { held };
         }
         self.held.fetch_add(1, Ordering::Relaxed);
-        if place.held.fetch_add(1, Ordering::Relaxed) == 0 {
+        if site.held.fetch_add(1, Ordering::Relaxed) == 0 {
             let words = record.args().to_string().chars().take(WORDS_MAX).collect();
             let first = First { level: record.level(), target: record.target().to_owned(), words };
-            *place.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(first);
+            *site.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(first);
         }
         Passage::Held
     }
 
-    /// What was held back by places that have been silent since before this second; from now on it counts as told.
+    /// What was held back by sites that have been silent since before this second; from now on it counts as told.
     /// `is_more` is set if others hold something back.
     pub fn told(&self, before_s: u64, is_more: &mut bool) -> Vec<Told> {
         let mut all = Vec::new();
-        for place in self.places.iter().filter(|place| place.held.load(Ordering::Relaxed) > 0) {
-            if place.second.load(Ordering::Relaxed) >= before_s {
+        for site in self.sites.iter().filter(|site| site.held.load(Ordering::Relaxed) > 0) {
+            if site.second.load(Ordering::Relaxed) >= before_s {
                 *is_more = true;
                 continue;
             }
-            let first = place.first.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let held = place.held.swap(0, Ordering::Relaxed);
+            let first = site.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let held = site.held.swap(0, Ordering::Relaxed);
             // Whoever was just held back, and has not said what, is told of the next time.
             if let (Some(First { level, target, words }), 1..) = (first, held) {
                 all.push(Told { level, target, words, held: held - 1 });
@@ -118,19 +118,19 @@ impl Flood {
         all
     }
 
-    fn place(&self, record: &Record<'_>) -> Option<&Place> {
+    fn site(&self, record: &Record<'_>) -> Option<&CallSite> {
         let mut hasher = std::hash::DefaultHasher::new();
         (record.file(), record.line(), record.target()).hash(&mut hasher);
         let key = hasher.finish().max(1);
         (0..STEPS).find_map(|step| {
-            let place = &self.places[(key as usize).wrapping_add(step) % PLACES];
-            let taken = place.key.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed);
-            (taken.is_ok() || taken == Err(key)).then_some(place)
+            let site = &self.sites[(key as usize).wrapping_add(step) % SITES];
+            let taken = site.key.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed);
+            (taken.is_ok() || taken == Err(key)).then_some(site)
         })
     }
 }
 
-impl Place {
+impl CallSite {
     const fn new() -> Self {
         Self {
             key: AtomicU64::new(0),
@@ -162,7 +162,7 @@ mod tests {
                 let expected = if line < LINES { Passage::Free { held } } else { Passage::Held };
                 assert_eq!(pass(&flood, 7, second), expected, "{second} {line}");
                 if line == 50 {
-                    assert_eq!(pass(&flood, 8, second), Passage::Free { held: 0 }, "another place");
+                    assert_eq!(pass(&flood, 8, second), Passage::Free { held: 0 }, "another site");
                 }
             }
         }

@@ -6,11 +6,11 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn log(path: impl Into<PathBuf>) -> LogFile {
-    LogFile::open(&LogPlace::File(path.into()), "access_log", Complaints::ToErrorLog).expect("it can be opened")
+    LogFile::open(&LogDestination::File(path.into()), "access_log", Complaints::ToErrorLog).expect("it can be opened")
 }
 
 fn add(log: &LogFile, line: &str) {
-    log.write(|sheet| sheet.extend_from_slice(line.as_bytes()));
+    log.write(|buffer| buffer.extend_from_slice(line.as_bytes()));
 }
 
 #[test]
@@ -86,8 +86,8 @@ fn a_full_disk_costs_lines_and_nothing_else() {
     (0..3 * WAITING_MAX / 1024).for_each(|_| add(&log, &line));
     assert!(begun.elapsed() < PATIENCE, "nobody waits for it");
     let dropped = log.dropped() as usize * 1024;
-    // What waits: the bound, the sheet that cannot be written, and the one that is full.
-    let expected = 2 * WAITING_MAX - 4 * SHEET..2 * WAITING_MAX + 4 * SHEET;
+    // What waits: the bound, the buffer that cannot be written, and the one that is full.
+    let expected = 2 * WAITING_MAX - 4 * BUFFER_SIZE..2 * WAITING_MAX + 4 * BUFFER_SIZE;
     assert!(expected.contains(&dropped), "{dropped}");
     assert_eq!(log.written(), 0);
     assert!(!log.flush(Duration::from_millis(50)));
@@ -101,7 +101,7 @@ fn what_waited_for_a_reader_is_written_when_there_is_one() {
     let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo");
     assert!(made.success());
     assert!(
-        LogFile::open(&LogPlace::File(path.clone()), "access_log", Complaints::ToErrorLog).is_err(),
+        LogFile::open(&LogDestination::File(path.clone()), "access_log", Complaints::ToErrorLog).is_err(),
         "nobody reads it"
     );
     // Opened for both, so that nobody waits for the other.

@@ -1,4 +1,4 @@
-//! The thread that writes the sheets of one log.
+//! The thread that writes the buffers of one log.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -8,9 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Complaints;
-use super::{SHEET, SPARE_MAX, Shared, lock};
+use super::{BUFFER_SIZE, SPARE_MAX, Shared, lock};
 
-/// How long after the first line on a sheet that is not full all such sheets are fetched: so often at most.
+/// How long after the first line on a buffer that is not full all such buffers are fetched: so often at most.
 pub(super) const GATHER: Duration = Duration::from_millis(20);
 
 /// How long nothing is tried after a disk was found full, or a pipe.
@@ -24,8 +24,8 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 pub struct Writer {
     shared: Arc<Shared>,
     file: File,
-    /// The sheet that is being written, and how much of it was.
-    sheet: Vec<u8>,
+    /// The buffer that is being written, and how much of it was.
+    buffer: Vec<u8>,
     at: usize,
     /// When trouble was last told; none while all is well.
     told: Option<Instant>,
@@ -42,7 +42,7 @@ struct Wishes {
 
 impl Writer {
     pub fn new(shared: Arc<Shared>, file: File) -> Self {
-        Self { shared, file, sheet: Vec::new(), at: 0, told: None }
+        Self { shared, file, buffer: Vec::new(), at: 0, told: None }
     }
 
     /// Writes until the log is closed and all of it is written, or cannot be.
@@ -66,7 +66,7 @@ impl Writer {
             };
             match written {
                 Ok(()) => {
-                    lock(&self.shared.desk).answered = wishes.asked;
+                    lock(&self.shared.queue).answered = wishes.asked;
                     self.shared.done.notify_all();
                     self.recovered();
                 }
@@ -81,50 +81,50 @@ impl Writer {
     /// Waits for something to do; while it cannot write, for `pause`, or until it is to open the file again or to end.
     fn wait(&self, pause: Duration) -> Wishes {
         let until = Instant::now() + pause;
-        let has_trouble = !self.sheet.is_empty();
-        let mut desk = lock(&self.shared.desk);
+        let has_trouble = !self.buffer.is_empty();
+        let mut queue = lock(&self.shared.queue);
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let must_look = desk.must_reopen || desk.is_closed;
-            let is_wanted = must_look || desk.asked > desk.answered || !desk.full.is_empty();
+            let must_look = queue.must_reopen || queue.is_closed;
+            let is_wanted = must_look || queue.asked > queue.answered || !queue.full.is_empty();
             let is_stirred = self.shared.is_stirred.load(Ordering::Relaxed);
             let is_time = if has_trouble { must_look || left.is_zero() } else { is_wanted || is_stirred };
             if is_time {
                 return Wishes {
-                    must_reopen: std::mem::take(&mut desk.must_reopen),
-                    asked: desk.asked,
-                    is_closed: desk.is_closed,
+                    must_reopen: std::mem::take(&mut queue.must_reopen),
+                    asked: queue.asked,
+                    is_closed: queue.is_closed,
                     may_gather: !has_trouble && !is_wanted,
                 };
             }
             let work = &self.shared.work;
-            desk = match has_trouble {
-                true => work.wait_timeout(desk, left).unwrap_or_else(PoisonError::into_inner).0,
-                false => work.wait(desk).unwrap_or_else(PoisonError::into_inner),
+            queue = match has_trouble {
+                true => work.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0,
+                false => work.wait(queue).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
 
-    /// Fetches what lies on unfinished sheets, as far as it may wait: behind the full ones of the same thread.
+    /// Fetches what lies on unfinished buffers, as far as it may wait: behind the full ones of the same thread.
     fn gather(&self) {
         self.shared.is_stirred.store(false, Ordering::Relaxed);
-        for sheet in &self.shared.sheets {
-            let mut sheet = lock(&sheet.0);
-            if !sheet.is_empty() && !self.shared.hand_over(&mut sheet) {
+        for buffer in &self.shared.buffers {
+            let mut buffer = lock(&buffer.0);
+            if !buffer.is_empty() && !self.shared.hand_over(&mut buffer) {
                 self.shared.is_stirred.store(true, Ordering::Relaxed);
                 return;
             }
         }
     }
 
-    /// Writes all full sheets. What could not be written stays.
+    /// Writes all full buffers. What could not be written stays.
     fn write_all(&mut self) -> io::Result<()> {
         loop {
-            while self.at < self.sheet.len() {
-                match self.file.write(&self.sheet[self.at..]) {
+            while self.at < self.buffer.len() {
+                match self.file.write(&self.buffer[self.at..]) {
                     Ok(0) => return Err(ErrorKind::WriteZero.into()),
                     Ok(length) => {
-                        let lines = memchr::memchr_iter(b'\n', &self.sheet[self.at..self.at + length]).count();
+                        let lines = memchr::memchr_iter(b'\n', &self.buffer[self.at..self.at + length]).count();
                         self.shared.written.add(lines as u64);
                         self.at += length;
                     }
@@ -133,13 +133,13 @@ impl Writer {
                 }
             }
             self.at = 0;
-            let done = std::mem::take(&mut self.sheet);
-            let mut desk = lock(&self.shared.desk);
-            keep(&mut desk.spare, done);
-            let Some(next) = desk.full.pop_front() else { return Ok(()) };
+            let done = std::mem::take(&mut self.buffer);
+            let mut queue = lock(&self.shared.queue);
+            keep(&mut queue.spare, done);
+            let Some(next) = queue.full.pop_front() else { return Ok(()) };
             self.shared.waiting.fetch_sub(next.len(), Ordering::Relaxed);
-            drop(desk);
-            self.sheet = next;
+            drop(queue);
+            self.buffer = next;
         }
     }
 
@@ -148,7 +148,7 @@ impl Writer {
             Ok(file) => {
                 self.file = file;
                 // A line that was torn is written anew: its first half is in the other file.
-                self.at = memchr::memrchr(b'\n', &self.sheet[..self.at]).map_or(0, |end| end + 1);
+                self.at = memchr::memrchr(b'\n', &self.buffer[..self.at]).map_or(0, |end| end + 1);
             }
             Err(error) => self.say(&format!("cannot be opened again, and goes on where it was: {error}")),
         }
@@ -183,9 +183,9 @@ impl Writer {
 }
 
 /// One that grew with a long line is not worth keeping.
-fn keep(spare: &mut Vec<Vec<u8>>, mut sheet: Vec<u8>) {
-    if spare.len() < SPARE_MAX && (1..=2 * SHEET).contains(&sheet.capacity()) {
-        sheet.clear();
-        spare.push(sheet);
+fn keep(spare: &mut Vec<Vec<u8>>, mut buffer: Vec<u8>) {
+    if spare.len() < SPARE_MAX && (1..=2 * BUFFER_SIZE).contains(&buffer.capacity()) {
+        buffer.clear();
+        spare.push(buffer);
     }
 }

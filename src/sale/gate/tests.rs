@@ -82,7 +82,7 @@ fn ordered() -> Decision {
 
 #[track_caller]
 fn check(gate: &Gate, visitor: Visitor, expected: Verdict) {
-    assert_eq!(gate.admit(&visitor, Instant::now()), expected, "for {visitor:?}");
+    assert_eq!(gate.judge(&visitor, Instant::now()), expected, "for {visitor:?}");
 }
 
 fn refuse(refusal: Refusal) -> Verdict {
@@ -121,8 +121,8 @@ fn what_is_known_is_not_used_for_ever() {
     let gate = gate(view(3, 10));
     let asked = Instant::now();
     for visitor in [anonymous(1), keyed(1)] {
-        assert_eq!(gate.admit(&visitor, asked + MEMORY / 2), refuse(Refusal::SoldOut));
-        assert_eq!(gate.admit(&visitor, asked + 2 * MEMORY), Verdict::Ask, "the ledger decides");
+        assert_eq!(gate.judge(&visitor, asked + MEMORY / 2), refuse(Refusal::SoldOut));
+        assert_eq!(gate.judge(&visitor, asked + 2 * MEMORY), Verdict::Ask, "the ledger decides");
     }
     sync(&gate, view(3, 10), []);
     check(&gate, anonymous(1), refuse(Refusal::SoldOut));
@@ -153,7 +153,7 @@ fn refusals_come_in_the_ledger_s_order() {
         reason(&mut now);
         let gate = gate(now.clone());
         step(&gate, 1, Some("ann"), Decision::BuyerLimit { have: 1 }, 1, now.clone());
-        let mut verdict = gate.admit(&by("ann", 2), Instant::now());
+        let mut verdict = gate.judge(&by("ann", 2), Instant::now());
         if let Verdict::Refuse(Refusal::NotYet { wait }) = &mut verdict {
             *wait = Duration::ZERO;
         }
@@ -286,7 +286,7 @@ fn times_are_reckoned_on_the_monotonic_clock() {
     let gate = Gate::new(60 * second);
     gate.learn_new_sale(1);
     gate.learn_sync(0, &Synced { view: scheduled.clone(), next_due_ms: None, entries: vec![held(1)] }, sent..came);
-    let at = |instant| gate.admit(&anonymous(1), instant);
+    let at = |instant| gate.judge(&anonymous(1), instant);
 
     assert_eq!(at(came), refuse(Refusal::NotYet { wait: 9 * second }));
     assert_eq!(at(sent + Duration::from_millis(9_999)), refuse(Refusal::NotYet { wait: Duration::from_millis(1) }));
@@ -300,11 +300,11 @@ fn times_are_reckoned_on_the_monotonic_clock() {
     scheduled.terms.closes_at_ms = Some(u64::MAX);
     scheduled.now_ms += 1;
     gate.learn_sync(1, &Synced { view: scheduled.clone(), next_due_ms: None, entries: vec![] }, sent..came);
-    assert_eq!(gate.admit(&anonymous(1), sent), Verdict::Ask);
+    assert_eq!(gate.judge(&anonymous(1), sent), Verdict::Ask);
     scheduled.terms.closes_at_ms = Some(NOW_MS);
     scheduled.now_ms += 1;
     gate.learn_sync(1, &Synced { view: scheduled, next_due_ms: None, entries: vec![] }, sent..came);
-    assert_eq!(gate.admit(&anonymous(1), came), refuse(Refusal::Closed));
+    assert_eq!(gate.judge(&anonymous(1), came), refuse(Refusal::Closed));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Every outcome and every rejection, in both dialects: status, headers, and the document.
+//! Every outcome and every refusal, in both dialects: status, headers, and the document.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ fn sale(yaml: &str) -> (Arc<Sale>, Arc<Shared>) {
 fn check(answer: &Answer, expected: Answer, document: &Value) {
     let body: Value = serde_json::from_slice(&answer.body).expect("every answer is JSON");
     assert_eq!(&body, document);
-    assert_eq!(*answer, Answer { body: answer.body.clone(), meaning: answer.meaning, ..expected });
+    assert_eq!(*answer, Answer { body: answer.body.clone(), label: answer.label, ..expected });
 }
 
 fn plain(status: u16, content_type: &'static str) -> Answer {
@@ -62,9 +62,9 @@ fn an_order_is_the_same_document_in_both_dialects_and_at_every_retry() {
             // Only for those who count it is another one.
             for (dialect, first) in [(Dialect::Rest, rest), (Dialect::Seed, seed)] {
                 let retried = answer(dialect, &sale, &again).into_owned();
-                assert_eq!(first.meaning, Meaning::Ended("ordered", Some(ID)));
-                assert_eq!(retried.meaning, Meaning::Ended("repeated", Some(ID)));
-                assert_eq!(retried.meaning(first.meaning), *first);
+                assert_eq!(first.label, PurchaseLabel::Ended("ordered", Some(ID)));
+                assert_eq!(retried.label, PurchaseLabel::Ended("repeated", Some(ID)));
+                assert_eq!(retried.label(first.label), *first);
             }
         }
     }
@@ -193,23 +193,23 @@ fn an_unknown_outcome_names_the_order_that_there_may_be() {
 fn rejections() {
     let problem = |status| plain(status, "application/problem+json");
     // Wrong input is the only one that knows its dialect: the others come before it, or with a body.
-    let bad = Rejection::Bad { field: "X-\"User\"".into(), detail: "is empty.".into() };
+    let bad = RequestRefusal::Bad { field: "X-\"User\"".into(), detail: "is empty.".into() };
     let field = json!({ "field": "X-\"User\"" });
-    check_problem(&rejection(Dialect::Rest, &bad, true), problem(400), "bad-request", &field);
+    check_problem(&refusal(Dialect::Rest, &bad, true), problem(400), "bad-request", &field);
     let document = json!({ "code": -7, "msg": "请求有误", "data": field });
-    check(&rejection(Dialect::Seed, &bad, true), plain(200, "application/json"), &document);
+    check(&refusal(Dialect::Seed, &bad, true), plain(200, "application/json"), &document);
 
     let none = json!({});
     for dialect in [Dialect::Rest, Dialect::Seed] {
         for (allows_get, allow) in [(true, "GET, POST"), (false, "POST")] {
             let expected = Answer { allow: Some(allow), ..problem(405) };
-            let said = rejection(dialect, &Rejection::Method, allows_get);
+            let said = refusal(dialect, &RequestRefusal::Method, allows_get);
             check_problem(&said, expected, "method-not-allowed", &none);
         }
         let accept_post = Some("application/json, application/x-www-form-urlencoded");
-        let said = rejection(dialect, &Rejection::MediaType, true);
+        let said = refusal(dialect, &RequestRefusal::MediaType, true);
         check_problem(&said, Answer { accept_post, ..problem(415) }, "unsupported-media-type", &none);
-        check_problem(&rejection(dialect, &Rejection::TooLarge, true), problem(413), "body-too-large", &none);
+        check_problem(&refusal(dialect, &RequestRefusal::TooLarge, true), problem(413), "body-too-large", &none);
     }
 }
 

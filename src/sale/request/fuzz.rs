@@ -27,7 +27,7 @@ pub fn check(bytes: &[u8]) {
                     is_within_bounds(&ask);
                     means_the_same_in_json(&ask, &sales[3]);
                 }
-                Err(rejection) => is_told(&rejection),
+                Err(refusal) => is_told(&refusal),
             }
         }
         let [_, _, from_query, from_body] = sales;
@@ -46,10 +46,10 @@ pub(super) fn is_within_bounds(ask: &Ask<'_>) {
     }
 }
 
-fn is_told(rejection: &Rejection) {
-    let answer = reply::rejection(Dialect::Rest, rejection, true);
+fn is_told(refusal: &RequestRefusal) {
+    let answer = reply::refusal(Dialect::Rest, refusal, true);
     let document: Value = serde_json::from_slice(&answer.body).expect("a problem is JSON");
-    if let Rejection::Bad { field, detail } = rejection {
+    if let RequestRefusal::Bad { field, detail } = refusal {
         assert_eq!((answer.status, document["field"].as_str()), (400, Some(field.as_str())));
         assert!(!detail.is_empty());
     }

@@ -13,7 +13,7 @@ fn check(buyer: &BuyerSource, request: &[u8], expected: &str) {
         Ok(Ask { quantity, buyer, key, .. }) => {
             format!("{quantity} {} {}", buyer.as_deref().unwrap_or("-"), key.as_deref().unwrap_or("-"))
         }
-        Err(Rejection::Bad { field, detail }) => format!("{field}: {detail}"),
+        Err(RequestRefusal::Bad { field, detail }) => format!("{field}: {detail}"),
         Err(other) => format!("{other:?}"),
     };
     assert_eq!(read, expected, "for {}", String::from_utf8_lossy(request));
@@ -56,12 +56,12 @@ fn the_method_makes_the_dialect() {
         ("POST", true, Ok(Dialect::Rest)),
         ("POST", false, Ok(Dialect::Rest)),
         ("GET", true, Ok(Dialect::Seed)),
-        ("GET", false, Err(Rejection::Method)),
-        ("HEAD", true, Err(Rejection::Method)),
-        ("PUT", true, Err(Rejection::Method)),
-        ("post", true, Err(Rejection::Method)),
-        ("get", true, Err(Rejection::Method)),
-        ("", true, Err(Rejection::Method)),
+        ("GET", false, Err(RequestRefusal::Method)),
+        ("HEAD", true, Err(RequestRefusal::Method)),
+        ("PUT", true, Err(RequestRefusal::Method)),
+        ("post", true, Err(RequestRefusal::Method)),
+        ("get", true, Err(RequestRefusal::Method)),
+        ("", true, Err(RequestRefusal::Method)),
     ];
     for (method, seed_dialect, expected) in rows {
         assert_eq!(dialect(method, &settings(&header(), seed_dialect)), expected, "{method} {seed_dialect}");

@@ -42,28 +42,28 @@ impl Leases {
 }
 
 /// A sale of this epoch: its number in the journal, its version, and the time.
-struct Found {
+struct StoredOutbox {
     number: i64,
     version: u64,
     now_ms: u64,
 }
 
 impl Keeper {
-    fn find(&mut self, name: &str, epoch: u64) -> Result<Found, LedgerError> {
+    fn find(&mut self, name: &str, epoch: u64) -> Result<StoredOutbox, LedgerError> {
         let now_ms = (self.clock)();
         let sale = self.sale(name)?;
         if sale.identity.epoch != epoch {
             return Err(LedgerError::Changed);
         }
         let view = sale.model.view(now_ms, &Terms::default());
-        Ok(Found { number: sale.number, version: view.version, now_ms: view.now_ms })
+        Ok(StoredOutbox { number: sale.number, version: view.version, now_ms: view.now_ms })
     }
 
     fn journal(&mut self) -> Result<&mut Journal, LedgerError> {
         Ok(&mut self.read_all()?.journal)
     }
 
-    fn progress(&mut self, found: &Found) -> Result<Progress, LedgerError> {
+    fn progress(&mut self, found: &StoredOutbox) -> Result<Progress, LedgerError> {
         let journal = self.journal()?;
         let delivered = journal.delivered(found.number)?;
         let oldest = if delivered < found.version { journal.read(found.number, delivered, 1, 1)?.pop() } else { None };

@@ -200,7 +200,7 @@ impl Bookkeeper for RedisLedger {
             // A log that was read anew tells all of them again.
             stock.sort();
             stock.dedup();
-            let (version, orders) = (ward.memory.floor(), ward.memory.orders());
+            let (version, orders) = (ward.memory.acknowledged_version(), ward.memory.orders());
             Witness { name: "this edge", version, orders, state, stock }
         })
     }

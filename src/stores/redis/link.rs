@@ -10,10 +10,10 @@ use ::redis::{
 use tokio::sync::Mutex;
 
 use super::{promise, scripts, unavailable};
-use crate::config::{self, RedisPlace};
+use crate::config::{self, RedisTopology};
 use crate::ledger::LedgerError;
 
-/// Stands for the reign where Redis may not be asked for it.
+/// Stands for the primary_id where Redis may not be asked for it.
 const REIGN_UNKNOWN: &str = "unknown";
 
 /// The way to Redis.
@@ -31,8 +31,8 @@ pub(super) struct Line {
     /// Counts connections, so that a caller gives up only the one that it used.
     pub(super) number: u64,
     pub(super) connection: MultiplexedConnection,
-    /// Whose reign it is; see `lua/admit.lua`.
-    pub(super) reign: Arc<str>,
+    /// Whose primary_id it is; see `lua/authorize.lua`.
+    pub(super) primary_id: Arc<str>,
 }
 
 #[derive(Default)]
@@ -45,7 +45,7 @@ struct State {
 
 impl Link {
     pub(super) fn new(settings: &config::Redis) -> Result<Self, LedgerError> {
-        if let RedisPlace::Url(url) = &settings.place {
+        if let RedisTopology::Url(url) = &settings.place {
             Client::open(url.as_str()).map_err(|error| unavailable(&error))?;
         }
         let waits = AsyncConnectionConfig::new()
@@ -61,21 +61,21 @@ impl Link {
             return Ok(line.clone());
         }
         let (mut connection, address) = match &self.settings.place {
-            RedisPlace::Url(url) => {
+            RedisTopology::Url(url) => {
                 let client = Client::open(url.as_str()).map_err(|error| unavailable(&error))?;
                 self.connect(&client).await?
             }
-            RedisPlace::Sentinels { addresses, .. } => self.connect_to_primary(addresses).await?,
+            RedisTopology::Sentinels { addresses, .. } => self.connect_to_primary(addresses).await?,
         };
         let named = |error: RedisError| LedgerError::Unavailable(format!("Redis at {address}: {error}"));
-        let reign = self.examine(&mut connection, &address).await?;
+        let primary_id = self.examine(&mut connection, &address).await?;
         scripts::load_all(&mut connection).await.map_err(named)?;
         if let Some((id, name)) = &state.known_as {
             end_connection(&mut connection, *id, name).await.map_err(named)?;
         }
         state.known_as = Some(name_connection(&mut connection).await.map_err(named)?);
         state.number += 1;
-        let line = Line { number: state.number, connection, reign };
+        let line = Line { number: state.number, connection, primary_id };
         state.line = Some(line.clone());
         Ok(line)
     }
@@ -119,7 +119,7 @@ impl Link {
     }
 
     async fn primary_by(&self, sentinel: &str) -> Result<Client, LedgerError> {
-        let RedisPlace::Sentinels { master, user, password, db, sentinel_user, sentinel_password, .. } =
+        let RedisTopology::Sentinels { master, user, password, db, sentinel_user, sentinel_password, .. } =
             &self.settings.place
         else {
             return Err(LedgerError::Unavailable("there are no Sentinels".into()));
@@ -140,7 +140,7 @@ impl Link {
         Client::open(info).map_err(named)
     }
 
-    /// Looks whether it is a primary and what it has to be; gives its reign.
+    /// Looks whether it is a primary and what it has to be; gives its primary_id.
     async fn examine(&self, connection: &mut MultiplexedConnection, address: &str) -> Result<Arc<str>, LedgerError> {
         let mut pipeline = Pipeline::new();
         pipeline.cmd("INFO").arg("replication");
@@ -164,11 +164,11 @@ impl Link {
             return Err(LedgerError::Unavailable(format!("Redis at {address} is a replica, and only a primary sells")));
         }
         promise::check(&self.settings, address, settings, said("connected_slaves"))?;
-        let reign = said("master_replid").unwrap_or_else(|| {
+        let primary_id = said("master_replid").unwrap_or_else(|| {
             log::warn!("Redis at {address} may not be asked for INFO: whether it was started anew cannot be seen");
             REIGN_UNKNOWN
         });
-        Ok(reign.into())
+        Ok(primary_id.into())
     }
 }
 

@@ -16,8 +16,8 @@ pub(super) struct Memory {
     /// How often the sale had been reconciled; none before the ledger said so.
     generation: Option<u64>,
     /// The newest version that the ledger has answered for: with replicas, those that they have.
-    floor: u64,
-    /// By number. Those above `floor` may still be lost without anybody having been told of them.
+    acknowledged_version: u64,
+    /// By number. Those above `acknowledged_version` may still be lost without anybody having been told of them.
     tail: BTreeMap<u64, LogEntry>,
     /// Entries of earlier generations, oldest first. Their numbers mean nothing any more; what they say of orders stays true.
     earlier: VecDeque<LogEntry>,
@@ -30,17 +30,17 @@ impl Memory {
         self.generation
     }
 
-    pub(super) fn floor(&self) -> u64 {
-        self.floor
+    pub(super) fn acknowledged_version(&self) -> u64 {
+        self.acknowledged_version
     }
 
     /// Number and time of the newest entry that the ledger has answered for; 0 if none is remembered.
     pub(super) fn mark(&self) -> (u64, u64) {
-        self.tail.range(..=self.floor).next_back().map_or((0, 0), |(seq, entry)| (*seq, entry.at_ms))
+        self.tail.range(..=self.acknowledged_version).next_back().map_or((0, 0), |(seq, entry)| (*seq, entry.at_ms))
     }
 
     pub(super) fn heard(&mut self, version: u64) {
-        self.floor = self.floor.max(version);
+        self.acknowledged_version = self.acknowledged_version.max(version);
     }
 
     /// One of the same number takes the place of what was remembered.
@@ -59,9 +59,9 @@ impl Memory {
     /// A sale that was reconciled has other numbers. What was known of it stays known: the ledger may lose it again before its
     /// log has been read anew.
     pub(super) fn begin_anew(&mut self, generation: u64) {
-        let floor = std::mem::take(&mut self.floor);
+        let acknowledged_version = std::mem::take(&mut self.acknowledged_version);
         for (seq, entry) in std::mem::take(&mut self.tail) {
-            if seq <= floor {
+            if seq <= acknowledged_version {
                 self.earlier.push_back(entry);
             } else {
                 self.lines -= entry.lines();
@@ -72,7 +72,7 @@ impl Memory {
 
     /// The entries that the ledger has answered for, oldest first.
     pub(super) fn entries(&self) -> impl Iterator<Item = &LogEntry> {
-        self.earlier.iter().chain(self.tail.range(..=self.floor).map(|(_, entry)| entry))
+        self.earlier.iter().chain(self.tail.range(..=self.acknowledged_version).map(|(_, entry)| entry))
     }
 
     /// Every order of these entries as far as it has come, and the entry that said so last; 0 for one of an earlier generation.
@@ -132,16 +132,16 @@ mod tests {
     #[test]
     fn what_nobody_answered_for_is_no_mark_and_no_order() {
         let mut memory = Memory::default();
-        assert_eq!((memory.floor(), memory.mark()), (0, (0, 0)));
+        assert_eq!((memory.acknowledged_version(), memory.mark()), (0, (0, 0)));
         memory.learn(entry(5, Change::Held { expires_at_ms: 9, orders: vec![line(1)] }));
         assert_eq!(memory.mark(), (0, 0));
         assert!(memory.orders().is_empty());
         memory.heard(6);
         memory.heard(5);
-        assert_eq!((memory.floor(), memory.mark()), (6, (5, 1_005)));
+        assert_eq!((memory.acknowledged_version(), memory.mark()), (6, (5, 1_005)));
         assert_eq!(memory.orders()[&OrderId([1; 16])], (Order::held(2, Some("ann".into()), 9), 5));
         memory.begin_anew(1);
-        assert_eq!((memory.generation(), memory.floor(), memory.mark()), (Some(1), 0, (0, 0)));
+        assert_eq!((memory.generation(), memory.acknowledged_version(), memory.mark()), (Some(1), 0, (0, 0)));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use super::reply::{Reader, damaged, parse};
 use super::scripts::{Call, SCRIPTS};
 use super::{RedisLedger, made_but_unread};
 use crate::ledger::{
-    Claim, DeliveryStatus, EventId, Lease, Outbox, Progress, Record, Recorded, Refused, SET_ASIDE_MAX, SetAside, Taken,
-    Work, brief,
+    Claim, DeliveryStatus, EventId, Lease, Outbox, Progress, Record, Recorded, RefusedEvent, SET_ASIDE_MAX, SetAside,
+    Taken, Work, brief,
 };
 use crate::ledger::{Ledger, LedgerError, LogEntry};
 
@@ -74,7 +74,7 @@ impl Outbox for RedisLedger {
     async fn record(&self, sale: &str, epoch: u64, edge: &str, record: &Record) -> Result<Recorded, LedgerError> {
         let mut call = call(&SCRIPTS.outbox_record, sale, epoch).arg(edge).arg(record.delivered).arg(SET_ASIDE_MAX);
         call = match &record.refused {
-            Some(Refused { event, order, why }) => {
+            Some(RefusedEvent { event, order, why }) => {
                 let order = order.map_or("-".to_owned(), |order| order.to_string());
                 call.arg(field(event)).arg(format!("{order} {}", brief(why)))
             }
@@ -173,5 +173,5 @@ fn set_aside(field: &str, value: &str, again: bool) -> Result<SetAside, LedgerEr
         "-" => None,
         order => Some(parse(order, "order")?),
     };
-    Ok(SetAside { refused: Refused { event: event(field)?, order, why: part()?.to_owned() }, at_ms, again })
+    Ok(SetAside { refused: RefusedEvent { event: event(field)?, order, why: part()?.to_owned() }, at_ms, again })
 }

@@ -5,13 +5,13 @@ use ::redis::Value;
 use crate::config::{self, Durability};
 use crate::ledger::LedgerError;
 
-/// What is asked for with CONFIG GET, in the order of [`Found::read`].
+/// What is asked for with CONFIG GET, in the order of [`ServerSettings::read`].
 pub(super) const QUESTIONS: [&str; 5] =
     ["appendonly", "appendfsync", "maxmemory-policy", "maxmemory", "min-replicas-to-write"];
 
 /// What Redis said; none where it may not be asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Found {
+struct ServerSettings {
     appendonly: Option<String>,
     appendfsync: Option<String>,
     policy: Option<String>,
@@ -29,7 +29,7 @@ pub(super) fn check(
     answers: &[Value],
     replicas: Option<&str>,
 ) -> Result<(), LedgerError> {
-    let found = Found::read(answers);
+    let found = ServerSettings::read(answers);
     if let Some(weaker) = found.weaker(settings) {
         return Err(LedgerError::Unavailable(format!("Redis at {address} is weaker than ledger.redis says: {weaker}")));
     }
@@ -40,7 +40,7 @@ pub(super) fn check(
     Ok(())
 }
 
-impl Found {
+impl ServerSettings {
     fn read(answers: &[Value]) -> Self {
         let answer = |at: usize| {
             let value = match answers.get(at) {
@@ -133,12 +133,12 @@ mod tests {
 
     use super::*;
 
-    fn found(appendonly: &str, appendfsync: &str, policy: &str, maxmemory: &str) -> Found {
+    fn found(appendonly: &str, appendfsync: &str, policy: &str, maxmemory: &str) -> ServerSettings {
         let pair = |value: &str| {
             let text = |text: &str| Value::BulkString(text.into());
             Value::Array(vec![text("name"), text(value)])
         };
-        Found::read(&[pair(appendonly), pair(appendfsync), pair(policy), pair(maxmemory), pair("0")])
+        ServerSettings::read(&[pair(appendonly), pair(appendfsync), pair(policy), pair(maxmemory), pair("0")])
     }
 
     fn promising(durability: Option<Durability>) -> config::Redis {
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn what_may_not_be_asked_is_a_warning() {
-        let silent = Found::read(&[]);
+        let silent = ServerSettings::read(&[]);
         assert_eq!(silent.weaker(&promising(Some(Durability::Always))), None);
         assert!(silent.warnings(&promising(Some(Durability::Always)), None)[0].contains("CONFIG GET"));
         assert!(silent.warnings(&promising(None), None).is_empty());

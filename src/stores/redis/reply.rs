@@ -214,7 +214,7 @@ pub(super) fn entry_made(value: &Value) -> Option<(u64, u64)> {
 }
 
 /// The sale's generation, and how long to wait.
-pub(super) fn admitted(value: &Value) -> Result<(u64, Duration)> {
+pub(super) fn authorized(value: &Value) -> Result<(u64, Duration)> {
     let mut reader = Reader::of(value)?;
     Ok((reader.natural()?, Duration::from_millis(reader.natural()?)))
 }

@@ -18,16 +18,16 @@ use tokio::time::{sleep, timeout};
 
 use super::Front;
 use super::head::{self, HEAD_MAX, Parsed, Room};
-use super::lent::Lent;
+use super::loaned_stream::LoanedStream;
+use super::logged_request::{AnswerSummary, LoggedRequest, ParkedRequest};
 use super::redirect;
 use super::render::render;
-use super::visit::{Given, Kept, Visit};
 use super::wait::Wait;
 use super::wire::Wire;
 use crate::config::Redirect;
 use crate::http::answer::Answer;
-use crate::limits::Admitted;
-use crate::sale::shop::{Begun, Place};
+use crate::limits::ConnectionGuard;
+use crate::sale::shop::{Endpoint, Started};
 use crate::traffic::door::Door;
 use crate::traffic::proxy::{and_whether_asked, with_head_deadline};
 
@@ -47,7 +47,7 @@ pub struct Connection {
     /// Where the client is.
     client: SocketAddr,
     /// Counts it.
-    _admitted: Admitted,
+    _admitted: ConnectionGuard,
     /// Read and not yet understood.
     ahead: Vec<u8>,
     /// How much of `ahead` is known not to be a whole head.
@@ -55,21 +55,27 @@ pub struct Connection {
 }
 
 /// What comes next that is not done while polling.
-enum Step {
+enum Continuation {
     /// The ledger has the word. What was asked may be answered on a kept connection.
-    Wait(Pin<Box<dyn Future<Output = Cow<'static, Answer>> + Send>>, Option<Box<Kept>>, bool),
+    Wait(Pin<Box<dyn Future<Output = Cow<'static, Answer>> + Send>>, Option<Box<ParkedRequest>>, bool),
     /// The client takes an answer slowly.
     Write(Vec<u8>, bool),
     /// Not for us. The bytes so far, and how many are still to come if that is known.
     Lend(BytesMut, Option<u64>),
     /// Answered before it was read to its end.
-    Refuse(Box<Answer>, Option<Box<Kept>>),
+    Refuse(Box<Answer>, Option<Box<ParkedRequest>>),
     /// Nothing comes any more, or nothing that is waited for.
     Close,
 }
 
 impl Connection {
-    pub(super) fn new(front: Arc<Front>, door: Arc<Door>, wire: Wire, client: SocketAddr, admitted: Admitted) -> Self {
+    pub(super) fn new(
+        front: Arc<Front>,
+        door: Arc<Door>,
+        wire: Wire,
+        client: SocketAddr,
+        admitted: ConnectionGuard,
+    ) -> Self {
         Self { front, door, wire, client, _admitted: admitted, ahead: Vec::new(), looked_at: 0 }
     }
 
@@ -83,25 +89,27 @@ impl Connection {
             let step = poll_fn(|cx| SCRATCH.with_borrow_mut(|scratch| self.poll_step(scratch, &mut wait, cx))).await;
             // What is rare or large is boxed, so that it is not a part of every connection.
             let kept = match step {
-                Step::Wait(answer, kept, keep_alive) => {
+                Continuation::Wait(answer, kept, keep_alive) => {
                     let answer = answer.await;
                     // Nearly always it goes out at once.
                     match self.answer_now(answer, kept, keep_alive) {
                         None => true,
-                        Some(Step::Write(unsent, keep_alive)) => Box::pin(self.write(&unsent)).await && keep_alive,
+                        Some(Continuation::Write(unsent, keep_alive)) => {
+                            Box::pin(self.write(&unsent)).await && keep_alive
+                        }
                         Some(_) => false,
                     }
                 }
-                Step::Write(bytes, keep_alive) => Box::pin(self.write(&bytes)).await && keep_alive,
-                Step::Lend(bytes, owed) => match Box::pin(self.lend(bytes, owed)).await {
+                Continuation::Write(bytes, keep_alive) => Box::pin(self.write(&bytes)).await && keep_alive,
+                Continuation::Lend(bytes, owed) => match Box::pin(self.lend(bytes, owed)).await {
                     Some(connection) => {
                         self = connection;
                         true
                     }
                     None => return,
                 },
-                Step::Refuse(answer, kept) => return Box::pin(self.refuse(*answer, kept)).await,
-                Step::Close => return,
+                Continuation::Refuse(answer, kept) => return Box::pin(self.refuse(*answer, kept)).await,
+                Continuation::Close => return,
             };
             if !kept {
                 return;
@@ -111,7 +119,7 @@ impl Connection {
     }
 
     /// Reads and answers for as long as there is something to read and the answers are in memory.
-    fn poll_step(&mut self, scratch: &mut [u8], wait: &mut Wait<'_, '_>, cx: &mut Context<'_>) -> Poll<Step> {
+    fn poll_step(&mut self, scratch: &mut [u8], wait: &mut Wait<'_, '_>, cx: &mut Context<'_>) -> Poll<Continuation> {
         let mut filled = self.ahead.len();
         scratch[..filled].copy_from_slice(&self.ahead);
         loop {
@@ -122,7 +130,7 @@ impl Connection {
                 let (step, read) = self.take(&scratch[begin..filled], cx);
                 begin += read;
                 match step {
-                    Some(Step::Close) => return Poll::Ready(Step::Close),
+                    Some(Continuation::Close) => return Poll::Ready(Continuation::Close),
                     Some(step) => {
                         self.ahead = scratch[begin..filled].to_vec();
                         return Poll::Ready(step);
@@ -140,7 +148,7 @@ impl Connection {
             let mut room = ReadBuf::new(&mut scratch[filled..]);
             match Pin::new(&mut self.wire).poll_read(cx, &mut room) {
                 Poll::Ready(Ok(())) if !room.filled().is_empty() => filled += room.filled().len(),
-                Poll::Ready(_) => return Poll::Ready(Step::Close),
+                Poll::Ready(_) => return Poll::Ready(Continuation::Close),
                 Poll::Pending => {
                     self.ahead = scratch[..filled].to_vec();
                     return self.poll_wait(wait, cx);
@@ -151,39 +159,40 @@ impl Connection {
 
     /// Understands the request that `bytes` begin with, and answers it if that can be done at once. Says how many bytes
     /// it took; none if they are not a whole head.
-    fn take(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> (Option<Step>, usize) {
+    fn take(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> (Option<Continuation>, usize) {
         let mut room = Room::default();
         let request = match head::parse(bytes, &mut room) {
             Parsed::Partial => return (None, 0),
             parsed if let Some(redirect) = self.door.redirect => return self.redirect(redirect, parsed, bytes, cx),
-            Parsed::Doubtful => return (Some(Step::Lend(bytes.into(), None)), bytes.len()),
+            Parsed::Doubtful => return (Some(Continuation::Lend(bytes.into(), None)), bytes.len()),
             Parsed::Clear(request) => request,
         };
-        let place = if request.is_plain { self.front.shop.find(request.path) } else { None };
+        let endpoint = if request.is_plain { self.front.shop.find(request.path) } else { None };
         let (entrance, rules) = (&self.front.entrance, self.front.rules.load());
-        let Some(place) = place else {
+        let Some(endpoint) = endpoint else {
             // The proxy counts it; here a refusal costs less.
             if request.is_plain
-                && let Err(answer) = entrance.look(&rules, self.client.ip(), &request)
+                && let Err(answer) = entrance.would_enter(&rules, self.client.ip(), &request)
             {
-                let visit = Visit::of(&self.front, &rules, self.client, &request, true);
+                let visit = LoggedRequest::of(&self.front, &rules, self.client, &request, true);
                 return (self.answer(Cow::Borrowed(answer), Some(visit), request.keep_alive, cx), request.len);
             }
             let whole = request.body_len.saturating_add(request.len as u64);
             let here = usize::try_from(whole).unwrap_or(usize::MAX).min(bytes.len());
-            return (Some(Step::Lend(bytes[..here].into(), Some(whole - here as u64))), here);
+            return (Some(Continuation::Lend(bytes[..here].into(), Some(whole - here as u64))), here);
         };
-        let visit = Visit::of(&self.front, &rules, self.client, &request, matches!(place, Place::Purchase(_)));
-        let begun = match entrance.enter(&rules, self.client.ip(), &request, Some(place)) {
-            Ok(client) => place.begin(client, &request, b""),
-            Err(answer) => Begun::Answered(Cow::Borrowed(answer)),
+        let visit =
+            LoggedRequest::of(&self.front, &rules, self.client, &request, matches!(endpoint, Endpoint::Purchase(_)));
+        let begun = match entrance.enter(&rules, self.client.ip(), &request, Some(endpoint)) {
+            Ok(client) => endpoint.begin(client, &request, b""),
+            Err(answer) => Started::Ready(Cow::Borrowed(answer)),
         };
         let step = match begun {
-            Begun::Waits(answer) => {
+            Started::Waiting(answer) => {
                 let kept = visit.keep(&self.front, &bytes[..request.len]);
-                Some(Step::Wait(answer, kept, request.keep_alive))
+                Some(Continuation::Wait(answer, kept, request.keep_alive))
             }
-            Begun::Answered(answer) => self.answer(answer, Some(visit), request.keep_alive, cx),
+            Started::Ready(answer) => self.answer(answer, Some(visit), request.keep_alive, cx),
         };
         (step, request.len)
     }
@@ -195,7 +204,7 @@ impl Connection {
         parsed: Parsed<'_, '_>,
         bytes: &[u8],
         cx: &mut Context<'_>,
-    ) -> (Option<Step>, usize) {
+    ) -> (Option<Continuation>, usize) {
         let rules = self.front.rules.load();
         let entered = match &parsed {
             Parsed::Clear(request) => self.front.entrance.enter(&rules, self.client.ip(), request, None),
@@ -208,16 +217,17 @@ impl Connection {
         };
         match parsed {
             Parsed::Clear(request) if request.body_len == 0 => {
-                let visit = Visit::of(&self.front, &rules, self.client, &request, false);
+                let visit = LoggedRequest::of(&self.front, &rules, self.client, &request, false);
                 (self.answer(Cow::Owned(answer), Some(visit), request.keep_alive, cx), request.len)
             }
             Parsed::Clear(request) => {
-                let kept = Visit::of(&self.front, &rules, self.client, &request, false).keep(&self.front, bytes);
-                (Some(Step::Refuse(Box::new(answer), kept)), bytes.len())
+                let kept =
+                    LoggedRequest::of(&self.front, &rules, self.client, &request, false).keep(&self.front, bytes);
+                (Some(Continuation::Refuse(Box::new(answer), kept)), bytes.len())
             }
             _ => {
-                let kept = Visit::unclear(&self.front, bytes).keep(&self.front, bytes);
-                (Some(Step::Refuse(Box::new(answer), kept)), bytes.len())
+                let kept = LoggedRequest::unclear(&self.front, bytes).keep(&self.front, bytes);
+                (Some(Continuation::Refuse(Box::new(answer), kept)), bytes.len())
             }
         }
     }
@@ -226,18 +236,18 @@ impl Connection {
     fn answer(
         &mut self,
         answer: Cow<'static, Answer>,
-        visit: Option<Visit<'_>>,
+        visit: Option<LoggedRequest<'_>>,
         keep_alive: bool,
         cx: &mut Context<'_>,
-    ) -> Option<Step> {
+    ) -> Option<Continuation> {
         let keep_alive = keep_alive && !self.front.is_stopping();
-        let given = Given::of(&answer);
+        let given = AnswerSummary::of(&answer);
         self.front.entrance.answered(Some(answer.status));
         let step =
             render(answer, self.front.id_of(visit.as_ref()), keep_alive, |bytes| match self.wire.send(cx, bytes) {
-                Err(_) => Some(Step::Close),
-                Ok(None) => (!keep_alive).then_some(Step::Close),
-                Ok(Some(unsent)) => Some(Step::Write(unsent.to_vec(), keep_alive)),
+                Err(_) => Some(Continuation::Close),
+                Ok(None) => (!keep_alive).then_some(Continuation::Close),
+                Ok(Some(unsent)) => Some(Continuation::Write(unsent.to_vec(), keep_alive)),
             });
         if let Some(visit) = visit {
             visit.write_down(&self.front, self.client, Some(&self.wire), given);
@@ -246,7 +256,12 @@ impl Connection {
     }
 
     /// The same while nobody polls: whoever goes on writing will be woken.
-    fn answer_now(&mut self, answer: Cow<'static, Answer>, kept: Option<Box<Kept>>, keep_alive: bool) -> Option<Step> {
+    fn answer_now(
+        &mut self,
+        answer: Cow<'static, Answer>,
+        kept: Option<Box<ParkedRequest>>,
+        keep_alive: bool,
+    ) -> Option<Continuation> {
         let mut cx = Context::from_waker(Waker::noop());
         match kept {
             Some(kept) => kept.with(|visit| self.answer(answer, Some(visit), keep_alive, &mut cx)),
@@ -255,11 +270,11 @@ impl Connection {
     }
 
     /// Nothing to read: until when?
-    fn poll_wait(&mut self, wait: &mut Wait<'_, '_>, cx: &mut Context<'_>) -> Poll<Step> {
+    fn poll_wait(&mut self, wait: &mut Wait<'_, '_>, cx: &mut Context<'_>) -> Poll<Continuation> {
         let is_idle = self.ahead.is_empty();
         ready!(wait.poll(is_idle, &self.front.rules.load(), || self.front.is_stopping(), cx));
         Poll::Ready(match is_idle {
-            true => Step::Close,
+            true => Continuation::Close,
             false => refusal(&self.front, StatusCode::REQUEST_TIMEOUT, &self.ahead),
         })
     }
@@ -280,22 +295,22 @@ impl Connection {
             debug_assert!(self.ahead.is_empty(), "all that was read is Pingora's");
         }
         let doubtful =
-            if owed.is_none() { Visit::unclear(&self.front, &bytes).keep(&self.front, &bytes) } else { None };
-        let mut session = ServerSession::new_http1(Box::new(Lent::new(self.wire, self.client, owed)));
+            if owed.is_none() { LoggedRequest::unclear(&self.front, &bytes).keep(&self.front, &bytes) } else { None };
+        let mut session = ServerSession::new_http1(Box::new(LoanedStream::new(self.wire, self.client, owed)));
         session.set_keepalive(Some(self.front.rules.load().client.read.as_secs().max(1)));
         session.set_pipelined_prefix(bytes);
-        let (proxy, told) = (&self.front.proxy, &self.front.told);
-        let (served, was_asked) = and_whether_asked(proxy.process_new_http(session, told)).await;
+        let (proxy, shutdown) = (&self.front.proxy, &self.front.shutdown);
+        let (served, was_asked) = and_whether_asked(proxy.process_new_http(session, shutdown)).await;
         if !was_asked {
             self.front.entrance.answered(Some(400));
             if let Some(doubtful) = doubtful {
                 // The connection is Pingora's.
-                doubtful.with(|visit| visit.write_down(&self.front, self.client, None, Given::MALFORMED));
+                doubtful.with(|visit| visit.write_down(&self.front, self.client, None, AnswerSummary::MALFORMED));
             }
         }
         let (mut stream, mut settings) = served?.consume();
         if owed.is_some() {
-            let lent = stream.into_any().downcast::<Lent>().ok()?;
+            let lent = stream.into_any().downcast::<LoanedStream>().ok()?;
             let (wire, behind) = lent.take_back()?;
             self.wire = wire;
             self.ahead.extend_from_slice(&behind);
@@ -308,16 +323,16 @@ impl Connection {
                 settings.apply_to_session(&mut session);
             }
             let served =
-                with_head_deadline(self.front.next_head_is_late(), proxy.process_new_http(session, told)).await;
+                with_head_deadline(self.front.next_head_is_late(), proxy.process_new_http(session, shutdown)).await;
             (stream, settings) = served.flatten()?.consume();
         }
     }
 
     /// Answers a request that was not read to its end, and waits for the client to see that.
-    async fn refuse(mut self, answer: Answer, kept: Option<Box<Kept>>) {
+    async fn refuse(mut self, answer: Answer, kept: Option<Box<ParkedRequest>>) {
         self.front.entrance.answered(Some(answer.status));
-        let given = Given::of(&answer);
-        let say = |answer, visit: Option<&Visit<'_>>| {
+        let given = AnswerSummary::of(&answer);
+        let say = |answer, visit: Option<&LoggedRequest<'_>>| {
             if let Some(visit) = visit {
                 visit.write_down(&self.front, self.client, Some(&self.wire), given);
             }
@@ -351,6 +366,6 @@ impl Front {
 }
 
 /// A status, and nothing more is read than `bytes`.
-fn refusal(front: &Front, status: StatusCode, bytes: &[u8]) -> Step {
-    Step::Refuse(Box::new(Answer::bare(status)), Visit::unclear(front, bytes).keep(front, bytes))
+fn refusal(front: &Front, status: StatusCode, bytes: &[u8]) -> Continuation {
+    Continuation::Refuse(Box::new(Answer::bare(status)), LoggedRequest::unclear(front, bytes).keep(front, bytes))
 }

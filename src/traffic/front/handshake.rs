@@ -14,7 +14,7 @@ use super::proxy_protocol::{self, HeaderError};
 use super::stream::Stream;
 use super::wire::Wire;
 use super::{Front, http2};
-use crate::limits::Admitted;
+use crate::limits::ConnectionGuard;
 use crate::traffic::door::Door;
 
 /// What begins a connection of HTTP/2 (RFC 9113, 3.4).
@@ -42,7 +42,7 @@ enum Aborted {
 
 /// Completes the handshake and serves the connection until it ends. A client that does not complete the handshake within
 /// `client.read` is disconnected.
-pub async fn run(door: Arc<Door>, front: Arc<Front>, stream: Stream, peer: SocketAddr, mut admitted: Admitted) {
+pub async fn run(door: Arc<Door>, front: Arc<Front>, stream: Stream, peer: SocketAddr, mut admitted: ConnectionGuard) {
     // Boxed, so that the state of the handshake is not a part of every connection.
     let negotiating =
         Box::pin(timeout(front.rules.load().client.read, negotiate(&door, &front, stream, peer, &mut admitted)));
@@ -71,7 +71,7 @@ async fn negotiate(
     front: &Front,
     mut stream: Stream,
     peer: SocketAddr,
-    admitted: &mut Admitted,
+    admitted: &mut ConnectionGuard,
 ) -> Result<Negotiated, Aborted> {
     let mut client = peer;
     if door.asks_for_header(peer.ip()) {

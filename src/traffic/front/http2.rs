@@ -21,9 +21,9 @@ use tokio::time::{sleep, timeout};
 
 use super::Front;
 use super::head::HEAD_MAX;
-use super::lent::Lent;
+use super::loaned_stream::LoanedStream;
 use super::wire::Wire;
-use crate::limits::Admitted;
+use crate::limits::ConnectionGuard;
 
 /// Requests under way on a connection: Nginx's `http2_max_concurrent_streams`.
 const STREAMS_MAX: u32 = 128;
@@ -44,8 +44,8 @@ fn options() -> H2Options {
 
 /// Serves a connection until it ends: when the client is done with it, when it idles for too long, or when the edge stops
 /// and all that is under way is answered. `_admitted` counts it.
-pub async fn serve(front: Arc<Front>, wire: Wire, client: SocketAddr, _admitted: Admitted) {
-    let lent = Lent::for_http2(wire, client);
+pub async fn serve(front: Arc<Front>, wire: Wire, client: SocketAddr, _admitted: ConnectionGuard) {
+    let lent = LoanedStream::for_http2(wire, client);
     let digest = Arc::new(Digest {
         ssl_digest: lent.get_ssl_digest(),
         socket_digest: lent.get_socket_digest(),
@@ -86,7 +86,7 @@ pub async fn serve(front: Arc<Front>, wire: Wire, client: SocketAddr, _admitted:
                 let front = Arc::clone(&front);
                 tokio::spawn(async move {
                     let session = ServerSession::new_http2(session);
-                    front.proxy.process_new_http(session, &front.told).await;
+                    front.proxy.process_new_http(session, &front.shutdown).await;
                     drop(place);
                 });
             }

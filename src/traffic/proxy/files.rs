@@ -24,7 +24,7 @@ use crate::traffic::files::{Entry, Folder, Found, file_name};
 const PIECE: usize = 64 * 1024;
 
 /// What an answer is made with, besides the file.
-pub struct Manner<'r> {
+pub struct ServeOptions<'r> {
     /// If answers are compressed.
     pub compression: Option<&'r Compression>,
     /// Of the route.
@@ -38,12 +38,12 @@ pub struct Manner<'r> {
 /// # Errors
 ///
 /// If the client is gone, or a file shrinks while it is sent.
-pub async fn serve(folder: &Folder, session: &mut Session, path: &str, manner: Manner<'_>) -> Result<()> {
+pub async fn serve(folder: &Folder, session: &mut Session, path: &str, options: ServeOptions<'_>) -> Result<()> {
     let method = &session.req_header().method;
     if !matches!(*method, Method::GET | Method::HEAD) {
-        let mut answer = super::pages::answer(manner.pages, StatusCode::METHOD_NOT_ALLOWED);
+        let mut answer = super::pages::answer(options.pages, StatusCode::METHOD_NOT_ALLOWED);
         answer.allow = Some("GET, HEAD");
-        return reply::send_by(session, &answer, manner.rules).await;
+        return reply::send_by(session, &answer, options.rules).await;
     }
     let name = file_name(path, &folder.settings.index);
     let place = match &name {
@@ -51,29 +51,35 @@ pub async fn serve(folder: &Folder, session: &mut Session, path: &str, manner: M
         None => Ok(Entry::Nothing),
     };
     match place {
-        Ok(Entry::File(found)) => send(session, found, None, manner).await,
+        Ok(Entry::File(found)) => send(session, found, None, options).await,
         Ok(Entry::Folder) => {
             let mut answer = Answer::bare(StatusCode::MOVED_PERMANENTLY);
             // As the client asked for it: what a route rewrote is none of its business.
             answer.location = Some(format!("{}/", session.req_header().uri.path()));
-            reply::send_by(session, &answer, manner.rules).await
+            reply::send_by(session, &answer, options.rules).await
         }
         Ok(Entry::Nothing) => match &folder.settings.fallback {
             Some(fallback) => match folder.find(fallback.file.clone()).await {
-                Ok(Entry::File(found)) => send(session, found, Some(fallback), manner).await,
+                Ok(Entry::File(found)) => send(session, found, Some(fallback), options).await,
                 Ok(_) => {
                     log::error!("files: {} is not in {}", fallback.file, folder.settings.root.display());
-                    refuse(session, StatusCode::NOT_FOUND, manner).await
+                    refuse(session, StatusCode::NOT_FOUND, options).await
                 }
-                Err(error) => fail(folder, session, &fallback.file, &error, manner).await,
+                Err(error) => fail(folder, session, &fallback.file, &error, options).await,
             },
-            None => refuse(session, StatusCode::NOT_FOUND, manner).await,
+            None => refuse(session, StatusCode::NOT_FOUND, options).await,
         },
-        Err(error) => fail(folder, session, name.as_deref().unwrap_or_default(), &error, manner).await,
+        Err(error) => fail(folder, session, name.as_deref().unwrap_or_default(), &error, options).await,
     }
 }
 
-async fn fail(folder: &Folder, session: &mut Session, name: &str, error: &io::Error, manner: Manner<'_>) -> Result<()> {
+async fn fail(
+    folder: &Folder,
+    session: &mut Session,
+    name: &str,
+    error: &io::Error,
+    options: ServeOptions<'_>,
+) -> Result<()> {
     let status = match error.kind() {
         io::ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
         _ => {
@@ -81,11 +87,11 @@ async fn fail(folder: &Folder, session: &mut Session, name: &str, error: &io::Er
             StatusCode::INTERNAL_SERVER_ERROR
         }
     };
-    refuse(session, status, manner).await
+    refuse(session, status, options).await
 }
 
-async fn refuse(session: &mut Session, status: StatusCode, manner: Manner<'_>) -> Result<()> {
-    reply::send_by(session, &super::pages::answer(manner.pages, status), manner.rules).await
+async fn refuse(session: &mut Session, status: StatusCode, options: ServeOptions<'_>) -> Result<()> {
+    reply::send_by(session, &super::pages::answer(options.pages, status), options.rules).await
 }
 
 /// Sends a file, or says that the client has it.
@@ -93,14 +99,14 @@ async fn send(
     session: &mut Session,
     found: Found,
     fallback: Option<&config::Fallback>,
-    manner: Manner<'_>,
+    options: ServeOptions<'_>,
 ) -> Result<()> {
     let (mut head, has_body) = head(session.req_header(), &found, fallback)?;
-    let mut encoder = match manner.compression.filter(|_| has_body) {
+    let mut encoder = match options.compression.filter(|_| has_body) {
         Some(compression) => Encoder::begin(compression, session.req_header(), &mut head)?,
         None => None,
     };
-    forward::apply_to_answer(manner.rules, &mut head)?;
+    forward::apply_to_answer(options.rules, &mut head)?;
     session.write_response_header(Box::new(head), !has_body).await?;
     if has_body {
         let mut left = found.length;

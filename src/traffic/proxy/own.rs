@@ -12,7 +12,7 @@ use crate::http::answer::Answer;
 use crate::http::client::Client;
 use crate::http::head::Head;
 use crate::sale::request::BODY_MAX;
-use crate::sale::shop::Place;
+use crate::sale::shop::Endpoint;
 
 impl Head for RequestHeader {
     fn method(&self) -> &str {
@@ -29,17 +29,17 @@ impl Head for RequestHeader {
     }
 }
 
-/// The answer to a request of `client` for `place`, whose body comes within `most`, however it trickles in.
+/// The answer to a request of `client` for `endpoint`, whose body comes within `most`, however it trickles in.
 ///
 /// # Errors
 /// If the client is gone or its body does not come.
 pub(super) async fn answer(
     session: &mut Session,
-    place: Place<'_>,
+    endpoint: Endpoint<'_>,
     client: Client,
     most: Duration,
 ) -> Result<Cow<'static, Answer>> {
-    let takes_body = place.takes_body(session.req_header().method.as_str());
+    let takes_body = endpoint.takes_body(session.req_header().method.as_str());
     let body = if takes_body {
         let body = timeout(most, read_body(session)).await;
         let late = || Error::explain(ErrorType::ReadTimedout, "the body of a purchase");
@@ -47,7 +47,7 @@ pub(super) async fn answer(
     } else {
         Vec::new()
     };
-    Ok(place.answer(client, session.req_header(), &body).await)
+    Ok(endpoint.answer(client, session.req_header(), &body).await)
 }
 
 /// Reads a body up to one byte more than a purchase may have, so that a longer one shows. One that says itself that it

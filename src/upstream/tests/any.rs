@@ -81,7 +81,7 @@ proptest! {
             Err(none) => {
                 prop_assert_eq!(cases.iter().filter(open).count(), 0);
                 let full = cases.iter().any(|case| case.may_be_asked(none_left_alone) && !case.tried);
-                prop_assert_eq!(none, if full { NoPick::Full } else { NoPick::Nobody });
+                prop_assert_eq!(none, if full { PickError::Full } else { PickError::Nobody });
             }
         }
     }

@@ -192,7 +192,7 @@ impl World {
                 let Change::Held { orders, .. } = &entry.change else { continue };
                 for OrderLine { order, quantity, buyer } in orders {
                     let visitor = Visitor { retry_of: Some(*order), buyer: buyer.as_deref(), quantity: *quantity };
-                    let verdict = gate.admit(&visitor, Instant::now());
+                    let verdict = gate.judge(&visitor, Instant::now());
                     prop_assert!(!matches!(verdict, Verdict::Refuse(_)), "{verdict:?} for order {order} of {known:?}");
                 }
             }
@@ -211,7 +211,7 @@ impl World {
             let decision =
                 self.sale.reserve(self.now_ms, &self.terms, std::slice::from_ref(&purchase)).decisions.remove(0);
             let visitor = Visitor { retry_of: Some(purchase.id), buyer, quantity };
-            let verdict = gate.admit(&visitor, Instant::now());
+            let verdict = gate.judge(&visitor, Instant::now());
             let right = match (&decision, &verdict) {
                 (Decision::Ordered { .. } | Decision::KeyReused, Verdict::Ask) => true,
                 (Decision::Closed, Verdict::Refuse(Refusal::Closed)) => true,

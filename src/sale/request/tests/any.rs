@@ -40,9 +40,9 @@ proptest! {
         let head = Request { query, headers, body };
         match read(&head, &head.body, &settings(&source, false), false) {
             Ok(ask) => is_within_bounds(&ask),
-            Err(Rejection::Bad { detail, .. }) => prop_assert!(!detail.is_empty()),
-            Err(Rejection::MediaType) => prop_assert!(media_type.is_empty() && !head.body.is_empty()),
-            Err(other @ (Rejection::Method | Rejection::TooLarge)) => prop_assert!(false, "{:?}", other),
+            Err(RequestRefusal::Bad { detail, .. }) => prop_assert!(!detail.is_empty()),
+            Err(RequestRefusal::MediaType) => prop_assert!(media_type.is_empty() && !head.body.is_empty()),
+            Err(other @ (RequestRefusal::Method | RequestRefusal::TooLarge)) => prop_assert!(false, "{:?}", other),
         }
     }
 }

@@ -3,7 +3,7 @@
 use rusqlite::{Row, params};
 
 use super::{Journal, JournalError, Result, number};
-use crate::ledger::{EventId, Record, Recorded, Refused, SET_ASIDE_MAX, SetAside, brief};
+use crate::ledger::{EventId, Record, Recorded, RefusedEvent, SET_ASIDE_MAX, SetAside, brief};
 
 impl Journal {
     /// The entry up to which a sale's log was delivered.
@@ -48,7 +48,7 @@ impl Journal {
 
     fn write_record(&mut self, sale: i64, record: &Record, now_ms: u64) -> Result<Recorded> {
         let transaction = self.store.transaction()?;
-        if let Some(Refused { event, order, why }) = &record.refused {
+        if let Some(RefusedEvent { event, order, why }) = &record.refused {
             transaction
                 .prepare_cached(
                     "INSERT INTO set_aside (sale, seq, part, again, at_ms, order_id, why)
@@ -101,7 +101,7 @@ fn set_aside(row: &Row<'_>) -> Result<SetAside> {
         None => None,
     };
     Ok(SetAside {
-        refused: Refused { event, order, why: row.get(3)? },
+        refused: RefusedEvent { event, order, why: row.get(3)? },
         at_ms: natural(row.get(4)?)?,
         again: row.get(5)?,
     })

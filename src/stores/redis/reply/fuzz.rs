@@ -27,7 +27,7 @@ pub fn check(bytes: &[u8], each_entry: impl Fn(&LogEntry)) {
     for entries in [entries(&value), synced(&value).map(|synced| synced.entries)].into_iter().flatten() {
         entries.iter().for_each(&each_entry);
     }
-    let _ = (confirmed(&value), cancelled(&value), swept(&value), admitted(&value), holdings(&value));
+    let _ = (confirmed(&value), cancelled(&value), swept(&value), authorized(&value), holdings(&value));
     let _ = (entry_made(&value), outbox::taken(&value), outbox::status(&value));
 }
 

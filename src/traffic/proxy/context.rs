@@ -1,4 +1,4 @@
-//! One request on its way: what has become of it so far.
+//! One request on its ctx: what has become of it so far.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Instant;
 use http::StatusCode;
 
 use super::compression::Encoder;
-use super::note::Note;
+use super::request_log::RequestLog;
 use crate::http::client::Client;
 use crate::limits::Taken;
 use crate::observe::trace;
@@ -17,8 +17,8 @@ use crate::upstream::Pick;
 /// The most backends that one request may be tried at.
 pub const MAX_TRIES: usize = 16;
 
-/// One request on its way.
-pub struct Way {
+/// One request on its ctx.
+pub struct RequestContext {
     /// What it is judged by, whatever is replaced meanwhile.
     pub(super) rules: Arc<Rules>,
     /// Index of the route, once it is found; a request that the edge answers itself has none.
@@ -31,12 +31,12 @@ pub struct Way {
     pub(super) intercepted: Option<StatusCode>,
     /// Who asks; nobody in particular before the request was let in.
     pub(super) client: Client,
-    /// Counts it as one of its client's under way, of what its route allows.
+    /// Counts it as one of its client's under ctx, of what its route allows.
     pub(super) taken: Option<Taken>,
     /// How much of its body has passed.
     pub(super) body: u64,
     /// For the access log.
-    pub(super) note: Note,
+    pub(super) log_fields: RequestLog,
     /// If anything is traced.
     pub(super) trace: Option<Box<trace::Request>>,
     /// When it was looked at first.
@@ -62,7 +62,7 @@ pub struct Tried {
     len: usize,
 }
 
-impl Way {
+impl RequestContext {
     /// Of a request that nobody has looked at yet.
     pub(super) fn new(rules: Arc<Rules>) -> Self {
         Self {
@@ -74,7 +74,7 @@ impl Way {
             intercepted: None,
             taken: None,
             body: 0,
-            note: Note::default(),
+            log_fields: RequestLog::default(),
             trace: None,
             began: None,
             asked: None,
@@ -99,7 +99,7 @@ impl Way {
     pub(super) fn leave(&mut self) -> Option<Pick> {
         let left = self.at.take();
         if left.is_some() {
-            self.note.left();
+            self.log_fields.left();
         }
         self.last = left.as_ref().map(Pick::address).or(self.last);
         left

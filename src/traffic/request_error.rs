@@ -6,7 +6,7 @@ use crate::observe::error_log::throttle::Throttle;
 
 /// Why a request could not be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub enum RequestError {
     /// No connection to a backend, or its answer was broken or broke off: 502.
     BadGateway,
     /// No backend of the group may be asked: 503.
@@ -27,7 +27,7 @@ pub enum Failure {
     ClientGone,
 }
 
-impl Failure {
+impl RequestError {
     /// As a number, for the log and for metrics.
     #[must_use]
     pub fn code(self) -> u16 {
@@ -63,7 +63,7 @@ impl Failure {
 
 /// The failures of one group: all are counted, and at most one of a kind is logged each second.
 #[derive(Default)]
-pub struct FailureLog {
+pub struct RequestErrorLog {
     bad_gateway: Throttle,
     no_backend: Throttle,
     backends_full: Throttle,
@@ -72,23 +72,24 @@ pub struct FailureLog {
     by_client: Throttle,
 }
 
-impl FailureLog {
+impl RequestErrorLog {
     /// One more. How many there were since the last line, this one included, if it is time for another line.
     #[must_use]
-    pub fn count(&self, failure: Failure, wanted: bool) -> Option<u64> {
+    pub fn count(&self, failure: RequestError, wanted: bool) -> Option<u64> {
         self.throttle(failure).count(wanted)
     }
 
-    fn throttle(&self, failure: Failure) -> &Throttle {
+    fn throttle(&self, failure: RequestError) -> &Throttle {
         match failure {
-            Failure::BadGateway => &self.bad_gateway,
-            Failure::NoBackend => &self.no_backend,
-            Failure::BackendsFull => &self.backends_full,
-            Failure::GatewayTimeout => &self.gateway_timeout,
-            Failure::Internal => &self.internal,
-            Failure::BadRequest | Failure::RequestTimeout | Failure::BodyTooLarge | Failure::ClientGone => {
-                &self.by_client
-            }
+            RequestError::BadGateway => &self.bad_gateway,
+            RequestError::NoBackend => &self.no_backend,
+            RequestError::BackendsFull => &self.backends_full,
+            RequestError::GatewayTimeout => &self.gateway_timeout,
+            RequestError::Internal => &self.internal,
+            RequestError::BadRequest
+            | RequestError::RequestTimeout
+            | RequestError::BodyTooLarge
+            | RequestError::ClientGone => &self.by_client,
         }
     }
 }

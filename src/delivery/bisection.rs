@@ -4,12 +4,12 @@ use std::ops::Range;
 
 /// What is still to be posted of a row of events, in their order; without I/O.
 #[derive(Debug)]
-pub struct Halving {
+pub struct Bisection {
     /// The next range is the last.
     left: Vec<Range<usize>>,
 }
 
-impl Halving {
+impl Bisection {
     /// All `count` events, untried.
     #[must_use]
     pub fn of(count: usize) -> Self {
@@ -60,15 +60,15 @@ mod tests {
     /// was set aside, and the number of POSTs.
     fn deliver(count: usize, fitting: usize, poison: &[usize]) -> (Vec<usize>, Vec<usize>, usize) {
         let (mut taken, mut aside, mut posts) = (Vec::new(), Vec::new(), 0);
-        let mut halving = Halving::of(count);
-        while let Some(range) = halving.next(|_| fitting) {
+        let mut bisection = Bisection::of(count);
+        while let Some(range) = bisection.next(|_| fitting) {
             posts += 1;
             if !range.clone().any(|event| poison.contains(&event)) {
                 taken.extend(range);
-                halving.done();
-            } else if halving.refused() {
+                bisection.done();
+            } else if bisection.refused() {
                 aside.extend(range);
-                halving.done();
+                bisection.done();
             }
         }
         (taken, aside, posts)

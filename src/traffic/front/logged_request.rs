@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::Front;
 use super::head::{self, Parsed, Request, Room};
 use super::wire::Wire;
-use crate::http::answer::{Answer, Meaning};
+use crate::http::answer::{Answer, PurchaseLabel};
 use crate::http::head::Head;
 use crate::http::request_id::RequestId;
 use crate::observe::access_log::{Record, Target};
@@ -16,7 +16,7 @@ use crate::traffic::rules::Rules;
 const LINE_MAX: usize = 1024;
 
 /// A request that is answered here.
-pub struct Visit<'r> {
+pub struct LoggedRequest<'r> {
     /// What was asked for; none if its bytes are not clear.
     request: Option<&'r Request<'r, 'r>>,
     /// Its first bytes, if they are all that there is.
@@ -29,23 +29,23 @@ pub struct Visit<'r> {
 
 /// What of an answer is written down.
 #[derive(Debug, Clone, Copy)]
-pub struct Given {
+pub struct AnswerSummary {
     status: u16,
     bytes: u64,
-    meaning: Meaning,
+    label: PurchaseLabel,
 }
 
-impl Given {
+impl AnswerSummary {
     /// Of an answer that will be sent.
     pub fn of(answer: &Answer) -> Self {
-        Self { status: answer.status, bytes: answer.body.len() as u64, meaning: answer.meaning }
+        Self { status: answer.status, bytes: answer.body.len() as u64, label: answer.label }
     }
 
     /// Pingora's own, to what is no request.
-    pub const MALFORMED: Self = Self { status: 400, bytes: 0, meaning: Meaning::Nothing };
+    pub const MALFORMED: Self = Self { status: 400, bytes: 0, label: PurchaseLabel::Nothing };
 }
 
-impl<'r> Visit<'r> {
+impl<'r> LoggedRequest<'r> {
     /// A request that came whole. `may_be_refused` is a purchase: the time of one that will not be written down is not taken.
     pub fn of(
         front: &Front,
@@ -70,19 +70,19 @@ impl<'r> Visit<'r> {
     }
 
     /// Until its answer is there. `head` is all that it was read from. None if there is nothing to keep.
-    pub fn keep(self, front: &Front, head: &[u8]) -> Option<Box<Kept>> {
+    pub fn keep(self, front: &Front, head: &[u8]) -> Option<Box<ParkedRequest>> {
         let is_logged = front.entrance.access_log().is_some();
         let most = if self.request.is_some() { head.len() } else { LINE_MAX.min(head.len()) };
         let head = if is_logged { head[..most].into() } else { Box::default() };
         // The ledger is asked now, and nearly all the time that it takes is the ledger's.
         let began = self.began.or_else(|| is_logged.then(Instant::now));
-        (is_logged || self.id.is_some()).then(|| Box::new(Kept { head, began, id: self.id }))
+        (is_logged || self.id.is_some()).then(|| Box::new(ParkedRequest { head, began, id: self.id }))
     }
 
     /// Writes it down, if it is to be.
-    pub fn write_down(&self, front: &Front, peer: SocketAddr, wire: Option<&Wire>, given: Given) {
+    pub fn write_down(&self, front: &Front, peer: SocketAddr, wire: Option<&Wire>, summary: AnswerSummary) {
         let Some(log) = front.entrance.access_log() else { return };
-        if !log.takes(given.meaning.is_refusal()) {
+        if !log.takes(summary.label.is_refusal()) {
             return;
         }
         let head: &dyn Head = match self.request {
@@ -105,8 +105,8 @@ impl<'r> Visit<'r> {
             target,
             head,
             tls: tls.as_ref().map(|tls| tls.version.as_ref()),
-            status: Some(given.status),
-            bytes: given.bytes,
+            status: Some(summary.status),
+            bytes: summary.bytes,
             duration: self.began.map(|began| began.elapsed()),
             id: self.id.as_ref(),
             route: None,
@@ -115,27 +115,29 @@ impl<'r> Visit<'r> {
             backend_duration: None,
             tries: 0,
             sale: place.map(|place| place.sale().id()),
-            outcome: given.meaning.outcome(),
-            order: given.meaning.order(),
+            outcome: summary.label.outcome(),
+            order: summary.label.order(),
         });
     }
 }
 
 /// A request whose answer is waited for.
-pub struct Kept {
+pub struct ParkedRequest {
     head: Box<[u8]>,
     began: Option<Instant>,
     id: Option<RequestId>,
 }
 
-impl Kept {
+impl ParkedRequest {
     /// Gives the request to `with`, as it was.
-    pub fn with<T>(self, with: impl FnOnce(Visit<'_>) -> T) -> T {
+    pub fn with<T>(self, with: impl FnOnce(LoggedRequest<'_>) -> T) -> T {
         let mut room = Room::default();
         match head::parse(&self.head, &mut room) {
-            Parsed::Clear(request) => with(Visit { request: Some(&request), raw: b"", began: self.began, id: self.id }),
+            Parsed::Clear(request) => {
+                with(LoggedRequest { request: Some(&request), raw: b"", began: self.began, id: self.id })
+            }
             Parsed::Partial | Parsed::Doubtful => {
-                with(Visit { request: None, raw: &self.head, began: self.began, id: self.id })
+                with(LoggedRequest { request: None, raw: &self.head, began: self.began, id: self.id })
             }
         }
     }

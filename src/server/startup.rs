@@ -194,8 +194,8 @@ fn edge_name() -> String {
 }
 
 /// Delivers until told to stop. `_alive` ends with it.
-pub async fn deliver(delivery: Arc<Delivery>, told: watch::Receiver<bool>, _alive: mpsc::Sender<Infallible>) {
-    delivery.run(told).await;
+pub async fn deliver(delivery: Arc<Delivery>, shutdown: watch::Receiver<bool>, _alive: mpsc::Sender<Infallible>) {
+    delivery.run(shutdown).await;
 }
 
 /// The wall clock, for the embedded ledger. Times before 1970 are taken for 1970.

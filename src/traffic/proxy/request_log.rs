@@ -1,4 +1,4 @@
-//! What is noted of a request on its way through Pingora, and how it is written down in the end.
+//! What is noted of a request on its ctx through Pingora, and how it is written down in the end.
 
 use std::any::Any;
 use std::time::{Duration, Instant};
@@ -10,18 +10,18 @@ use pingora::http::ResponseHeader;
 use pingora::modules::http::{HttpModule, HttpModuleBuilder, Module};
 use pingora_proxy::Session;
 
-use super::{Proxy, Way, peer_address};
-use crate::http::answer::{Answer, Meaning};
+use super::{Proxy, RequestContext, peer_address};
+use crate::http::answer::{Answer, PurchaseLabel};
 use crate::http::request_id::RequestId;
 use crate::observe::access_log::{Record, Target};
 
 /// What nobody but a log asks for.
 #[derive(Default)]
-pub struct Note {
+pub struct RequestLog {
     /// If requests have ids.
     pub id: Option<RequestId>,
     /// Of an answer of the edge's own.
-    meaning: Meaning,
+    label: PurchaseLabel,
     /// At how many backends it was tried.
     tries: u32,
     /// When the last of them was chosen.
@@ -30,10 +30,10 @@ pub struct Note {
     took: Option<Duration>,
 }
 
-impl Note {
+impl RequestLog {
     /// The edge answers it so itself.
     pub fn answered(&mut self, answer: &Answer) {
-        self.meaning = answer.meaning;
+        self.label = answer.label;
     }
 
     /// It goes to a backend.
@@ -51,19 +51,21 @@ impl Note {
 
 impl Proxy {
     /// Gives a request its id, if requests have any: answers will carry it.
-    pub(super) fn name(&self, session: &mut Session, way: &mut Way) {
+    pub(super) fn name(&self, session: &mut Session, ctx: &mut RequestContext) {
         let Some(header) = self.entrance.id_header() else { return };
-        way.note.id = self.entrance.id_of(&way.rules, peer_address(session).ip(), session.req_header());
-        if let (Some(id), Some(echo)) = (&way.note.id, session.downstream_modules_ctx.get_mut::<Echo>()) {
+        ctx.log_fields.id = self.entrance.id_of(&ctx.rules, peer_address(session).ip(), session.req_header());
+        if let (Some(id), Some(echo)) =
+            (&ctx.log_fields.id, session.downstream_modules_ctx.get_mut::<RequestIdHeaderFilter>())
+        {
             echo.0 = Some((header.sent.clone(), id.to_string()));
         }
     }
 
     /// Writes a request down that is over, if it is to be.
-    pub(super) fn write_down(&self, session: &Session, way: &Way) {
+    pub(super) fn write_down(&self, session: &Session, ctx: &RequestContext) {
         let Some(log) = self.entrance.access_log() else { return };
-        let note = &way.note;
-        if !log.takes(note.meaning.is_refusal()) {
+        let log_fields = &ctx.log_fields;
+        if !log.takes(log_fields.label.is_refusal()) {
             return;
         }
         let (head, peer) = (session.req_header(), peer_address(session));
@@ -77,35 +79,35 @@ impl Proxy {
                 _ => "HTTP/1.1",
             },
         };
-        let settings = way.group.map(|group| way.rules.groups[group].upstream.settings());
+        let settings = ctx.group.map(|group| ctx.rules.groups[group].upstream.settings());
         log.write(&Record {
-            client: way.rules.clients.of(peer.ip(), head).address,
+            client: ctx.rules.clients.of(peer.ip(), head).address,
             peer,
             target,
             head,
             tls: session.digest().and_then(|digest| digest.ssl_digest.as_deref()).map(|tls| tls.version.as_ref()),
             status: session.response_written().map(|answer| answer.status.as_u16()),
             bytes: session.body_bytes_sent() as u64,
-            duration: way.began.map(|began| began.elapsed()),
-            id: note.id.as_ref(),
-            route: way.route.map(|route| way.rules.routes[route].path.as_str()),
+            duration: ctx.began.map(|began| began.elapsed()),
+            id: log_fields.id.as_ref(),
+            route: ctx.route.map(|route| ctx.rules.routes[route].path.as_str()),
             upstream: settings.as_ref().map(|settings| settings.name.as_str()),
-            backend: way.last(),
-            backend_duration: note.took,
-            tries: note.tries,
+            backend: ctx.last(),
+            backend_duration: log_fields.took,
+            tries: log_fields.tries,
             sale: self.shop.find(head.uri.path()).map(|place| place.sale().id()),
-            outcome: note.meaning.outcome(),
-            order: note.meaning.order(),
+            outcome: log_fields.label.outcome(),
+            order: log_fields.label.order(),
         });
     }
 }
 
 /// Puts a request's id into every answer to it, whoever gives it.
 #[derive(Default)]
-struct Echo(Option<(String, String)>);
+struct RequestIdHeaderFilter(Option<(String, String)>);
 
 #[async_trait]
-impl HttpModule for Echo {
+impl HttpModule for RequestIdHeaderFilter {
     async fn response_header_filter(&mut self, answer: &mut ResponseHeader, _end: bool) -> Result<()> {
         match &self.0 {
             Some((name, id)) => answer.insert_header(name.clone(), id),
@@ -122,11 +124,11 @@ impl HttpModule for Echo {
     }
 }
 
-/// Has every request bring its [`Echo`].
-pub struct Echoes;
+/// Has every request bring its [`RequestIdHeaderFilter`].
+pub struct RequestIdModule;
 
-impl HttpModuleBuilder for Echoes {
+impl HttpModuleBuilder for RequestIdModule {
     fn init(&self) -> Module {
-        Box::new(Echo::default())
+        Box::new(RequestIdHeaderFilter::default())
     }
 }

@@ -28,8 +28,8 @@ const WRITE_BUFFER: usize = 1460;
 /// If it is known where the request ends, Pingora sees nothing of what follows: what it had read too much could not be
 /// got back. It still learns that the client left.
 #[derive(Debug)]
-pub struct Lent {
-    /// Only [`Lent::take_back`] takes it out.
+pub struct LoanedStream {
+    /// Only [`LoanedStream::take_back`] takes it out.
     stream: Option<BufWriter<Wire>>,
     digest: Arc<SocketDigest>,
     /// The bytes of the request that are still to be read; `None` if nobody knows how many there are.
@@ -40,7 +40,7 @@ pub struct Lent {
     frames: Option<Box<Frames>>,
 }
 
-impl Lent {
+impl LoanedStream {
     /// Lends `stream`, of which `owed` bytes belong to the request, or all bytes to Pingora.
     pub fn new(stream: Wire, peer: SocketAddr, owed: Option<u64>) -> Self {
         let digest = SocketDigest::from_raw_fd(stream.id());
@@ -100,7 +100,7 @@ impl Lent {
     }
 }
 
-impl AsyncRead for Lent {
+impl AsyncRead for LoanedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.owed {
             None => self.poll_read_all(cx, buf),
@@ -118,7 +118,7 @@ impl AsyncRead for Lent {
     }
 }
 
-impl AsyncWrite for Lent {
+impl AsyncWrite for LoanedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = self.stream()?.poll_write(cx, bytes);
         self.count_sent(written)
@@ -146,7 +146,7 @@ impl AsyncWrite for Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for LoanedStream {
     /// What Pingora has written without a flush is sent, as its own streams do.
     fn drop(&mut self) {
         if let Ok(stream) = self.stream() {
@@ -156,41 +156,41 @@ impl Drop for Lent {
 }
 
 #[async_trait]
-impl Shutdown for Lent {
+impl Shutdown for LoanedStream {
     async fn shutdown(&mut self) {
         // A client that is gone already is as good.
         let _ = AsyncWriteExt::shutdown(self).await;
     }
 }
 
-impl UniqueID for Lent {
+impl UniqueID for LoanedStream {
     fn id(&self) -> UniqueIDType {
         self.stream.as_ref().map_or(-1, |stream| stream.get_ref().id())
     }
 }
 
-impl GetSocketDigest for Lent {
+impl GetSocketDigest for LoanedStream {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         Some(Arc::clone(&self.digest))
     }
 }
 
-impl GetTimingDigest for Lent {
+impl GetTimingDigest for LoanedStream {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         Vec::new()
     }
 }
 
-impl GetProxyDigest for Lent {
+impl GetProxyDigest for LoanedStream {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         None
     }
 }
 
-impl Ssl for Lent {
+impl Ssl for LoanedStream {
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
         self.stream.as_ref().and_then(|stream| stream.get_ref().tls())
     }
 }
 
-impl Peek for Lent {}
+impl Peek for LoanedStream {}

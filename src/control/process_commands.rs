@@ -11,7 +11,7 @@ use crate::http::answer::Answer;
 
 /// What is done in between requests, one after the other. Whoever asked is told what became of it.
 #[derive(Debug)]
-pub enum Errand {
+pub enum ProcessCommand {
     /// Work by the configuration as it is now.
     Reload(Option<oneshot::Sender<Result<Report, String>>>),
     /// Start the program again, and let that process go on; its number is told.
@@ -20,7 +20,7 @@ pub enum Errand {
 
 /// Reads the configuration again.
 pub async fn reload(State(control): Shared) -> Response {
-    match run(&control.errands, Errand::Reload).await {
+    match run(&control.process_commands, ProcessCommand::Reload).await {
         Ok(Ok(report)) => json_response(&json!(report)),
         Ok(Err(errors)) => {
             let list: Vec<&str> = errors.lines().collect();
@@ -34,7 +34,7 @@ pub async fn reload(State(control): Shared) -> Response {
 
 /// Has another process follow this one.
 pub async fn upgrade(State(control): Shared) -> Response {
-    match run(&control.errands, Errand::Upgrade).await {
+    match run(&control.process_commands, ProcessCommand::Upgrade).await {
         Ok(Ok(process)) => json_response(&json!({ "process": process })),
         Ok(Err(why)) => {
             let detail = format!("This process goes on. {why}");
@@ -46,11 +46,11 @@ pub async fn upgrade(State(control): Shared) -> Response {
 
 /// Has it done, and waits for what became of it.
 async fn run<T>(
-    errands: &mpsc::Sender<Errand>,
-    errand: impl FnOnce(Option<oneshot::Sender<T>>) -> Errand,
+    process_commands: &mpsc::Sender<ProcessCommand>,
+    command: impl FnOnce(Option<oneshot::Sender<T>>) -> ProcessCommand,
 ) -> Result<T, Response> {
     let (asked, outcome) = oneshot::channel();
-    if errands.try_send(errand(Some(asked))).is_err() {
+    if process_commands.try_send(command(Some(asked))).is_err() {
         return Err(problem(503, "busy", "Busy", "Too many reloads and upgrades are waiting already."));
     }
     outcome.await.map_err(|_| problem(503, "stopping", "Stopping", "The edge stops."))

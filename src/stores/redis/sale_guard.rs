@@ -1,5 +1,5 @@
 //! What this edge knows of each sale, and whether the ledger still has it: no step of a sale goes over a connection before
-//! `lua/admit.lua` has compared the two.
+//! `lua/authorize.lua` has compared the two.
 
 use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use crate::ledger::{
     Reserved, Synced,
 };
 
-/// How long nothing is sold under a reign that is new to a sale, or after a reconciliation. In that time every edge that can reach Redis has come
+/// How long nothing is sold under a primary_id that is new to a sale, or after a reconciliation. In that time every edge that can reach Redis has come
 /// back, ten syncs by default, and has said so if it knows more than the ledger.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -23,103 +23,103 @@ const QUIET: Duration = Duration::from_secs(1);
 const PAGE: usize = 512;
 
 /// A sale that was opened.
-pub(super) struct Ward {
+pub(super) struct SaleGuard {
     pub(super) epoch: u64,
     pub(super) memory: Memory,
     /// Over which connection its steps may go, and from when on.
-    admission: Option<(u64, Instant)>,
+    authorization: Option<(u64, Instant)>,
 }
 
 /// Why a step may not go over a connection; it was not made.
-pub(super) enum Barred {
+pub(super) enum GuardError {
     /// The connection is broken, for all sales.
     Broken(String),
     /// The ledger said something else than yes.
     Refused(LedgerError),
 }
 
-impl From<Barred> for LedgerError {
-    fn from(barred: Barred) -> Self {
-        match barred {
-            Barred::Broken(why) => Self::Unavailable(why),
-            Barred::Refused(error) => error,
+impl From<GuardError> for LedgerError {
+    fn from(error: GuardError) -> Self {
+        match error {
+            GuardError::Broken(why) => Self::Unavailable(why),
+            GuardError::Refused(error) => error,
         }
     }
 }
 
 impl RedisLedger {
-    fn wards(&self) -> MutexGuard<'_, HashMap<String, Ward>> {
-        self.wards.lock().unwrap_or_else(PoisonError::into_inner)
+    fn guards(&self) -> MutexGuard<'_, HashMap<String, SaleGuard>> {
+        self.guards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is done with a sale that is in our charge; none if it is not.
-    pub(super) fn with<T>(&self, sale: &str, act: impl FnOnce(&mut Ward) -> T) -> Option<T> {
-        self.wards().get_mut(sale).map(act)
+    pub(super) fn with<T>(&self, sale: &str, act: impl FnOnce(&mut SaleGuard) -> T) -> Option<T> {
+        self.guards().get_mut(sale).map(act)
     }
 
     pub(super) fn take_charge(&self, sale: &str, identity: &Identity) {
-        let mut wards = self.wards();
-        if wards.get(sale).is_none_or(|ward| ward.epoch != identity.epoch) {
-            let ward = Ward { epoch: identity.epoch, memory: Memory::default(), admission: None };
-            wards.insert(sale.to_owned(), ward);
+        let mut guards = self.guards();
+        if guards.get(sale).is_none_or(|ward| ward.epoch != identity.epoch) {
+            let ward = SaleGuard { epoch: identity.epoch, memory: Memory::default(), authorization: None };
+            guards.insert(sale.to_owned(), ward);
         }
     }
 
     /// Makes sure that the sale may be sold over this connection. Of a sale that is not in our charge, the scripts say so.
-    pub(super) async fn pass(&self, line: &Line, sale: &str) -> Result<(), Barred> {
-        let admission = |ward: &mut Ward| ward.admission.filter(|(number, _)| *number == line.number);
-        let from = match self.with(sale, admission) {
+    pub(super) async fn pass(&self, line: &Line, sale: &str) -> Result<(), GuardError> {
+        let authorization = |ward: &mut SaleGuard| ward.authorization.filter(|(number, _)| *number == line.number);
+        let from = match self.with(sale, authorization) {
             None => return Ok(()),
             Some(Some((_, from))) => from,
-            Some(None) => self.admit(line, sale).await?,
+            Some(None) => self.authorize(line, sale).await?,
         };
         let left = from.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(());
         }
         let why = format!("Redis was started, promoted or reconciled; edges have {left:.0?} to say what it has lost");
-        Err(Barred::Refused(LedgerError::Unavailable(why)))
+        Err(GuardError::Refused(LedgerError::Unavailable(why)))
     }
 
-    /// Asks to be admitted; gives from when on.
-    async fn admit(&self, line: &Line, sale: &str) -> Result<Instant, Barred> {
-        let Some(call) = self.admit_call(line, sale) else {
-            return Err(Barred::Refused(LedgerError::Missing));
+    /// Asks to be authorized; gives from when on.
+    async fn authorize(&self, line: &Line, sale: &str) -> Result<Instant, GuardError> {
+        let Some(call) = self.authorize_call(line, sale) else {
+            return Err(GuardError::Refused(LedgerError::Missing));
         };
         let answered = self.ask_over(line, &call.command()).await.map_err(|error| match error {
             // Whatever was asked, it was not yet a step.
-            LedgerError::Unknown(why) => Barred::Broken(why),
-            error => Barred::Refused(error),
+            LedgerError::Unknown(why) => GuardError::Broken(why),
+            error => GuardError::Refused(error),
         })?;
-        let (generation, wait) = reply::admitted(&answered).map_err(Barred::Refused)?;
+        let (generation, wait) = reply::authorized(&answered).map_err(GuardError::Refused)?;
         let known = self.with(sale, |ward| ward.memory.generation()).flatten();
         if known.is_some_and(|known| known != generation) {
-            self.look_for_all(line, sale).await.map_err(Barred::Refused)?;
+            self.look_for_all(line, sale).await.map_err(GuardError::Refused)?;
             self.with(sale, |ward| ward.memory.begin_anew(generation));
             // Whoever has read the log before has to read it again.
             let why = "it was reconciled, and is read anew".to_owned();
-            return Err(Barred::Refused(LedgerError::Fenced(why)));
+            return Err(GuardError::Refused(LedgerError::Fenced(why)));
         }
         let from = Instant::now() + wait;
         self.with(sale, |ward| {
             if known.is_none() {
                 ward.memory.begin_anew(generation);
             }
-            ward.admission = Some((line.number, from));
+            ward.authorization = Some((line.number, from));
         });
         Ok(from)
     }
 
     /// The comparison, which also writes; none for a sale that is not in our charge.
-    pub(super) fn admit_call(&self, line: &Line, sale: &str) -> Option<Call> {
+    pub(super) fn authorize_call(&self, line: &Line, sale: &str) -> Option<Call> {
         self.with(sale, |ward| {
             let keys = Keys::of(sale);
             let (seq, at_ms) = ward.memory.mark();
-            Call::new(&SCRIPTS.admit, &[keys.hash(), &keys.log()])
+            Call::new(&SCRIPTS.authorize, &[keys.hash(), &keys.log()])
                 .arg(format!("{:016x}", ward.epoch))
-                .arg(&*line.reign)
+                .arg(&*line.primary_id)
                 .arg(ward.memory.generation().map_or(String::new(), |generation| generation.to_string()))
-                .arg(ward.memory.floor())
+                .arg(ward.memory.acknowledged_version())
                 .arg(seq)
                 .arg(at_ms)
                 .arg(QUIET.as_millis() as u64)
@@ -159,27 +159,33 @@ impl RedisLedger {
     }
 
     /// What the ledger has answered for so far; whatever it answers from now on is no older.
-    pub(super) fn floor(&self, sale: &str) -> u64 {
-        self.with(sale, |ward| ward.memory.floor()).unwrap_or(0)
+    pub(super) fn acknowledged_version(&self, sale: &str) -> u64 {
+        self.with(sale, |ward| ward.memory.acknowledged_version()).unwrap_or(0)
     }
 
     pub(super) fn learn_error(&self, sale: &str, error: &LedgerError) {
         if matches!(error, LedgerError::Fenced(_)) {
-            self.with(sale, |ward| ward.admission = None);
+            self.with(sale, |ward| ward.authorization = None);
         }
     }
 
     /// `kept`: whether as many replicas as are needed have what was read.
-    pub(super) fn learn_sync(&self, sale: &str, floor: u64, synced: &Synced, kept: bool) -> Result<(), LedgerError> {
+    pub(super) fn learn_sync(
+        &self,
+        sale: &str,
+        acknowledged_version: u64,
+        synced: &Synced,
+        kept: bool,
+    ) -> Result<(), LedgerError> {
         let learnt = self.with(sale, |ward| {
             let version = synced.view.version;
             if ward.epoch != synced.view.epoch {
                 return Ok(());
             }
-            if version < floor {
+            if version < acknowledged_version {
                 // It is compared again before anything else is done.
-                ward.admission = None;
-                return Err(LedgerError::Unavailable(format!("version {version} came after {floor}")));
+                ward.authorization = None;
+                return Err(LedgerError::Unavailable(format!("version {version} came after {acknowledged_version}")));
             }
             synced.entries.iter().for_each(|entry| ward.memory.learn(entry.clone()));
             if kept {
