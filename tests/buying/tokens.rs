@@ -167,6 +167,7 @@ fn keys_of_a_set_are_known_by_their_names() {
     let others = json!([
         { "kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "kid": "curve" },
         { "kty": "oct", "k": base64url(&[7; 64]), "kid": "shared" },
+        { "kty": "oct", "k": base64url(&std::fs::read(old.public_file()).unwrap()), "kid": "public" },
         { "kty": "new-kind", "kid": "unknown" },
     ]);
     let mut keys = vec![old.jwk("old"), new.jwk("new"), edwards.jwk("edwards")];
@@ -178,7 +179,7 @@ fn keys_of_a_set_are_known_by_their_names() {
     keys.extend(others.as_array().unwrap().clone());
     let set = |algorithms: &[Algorithm]| Key::set(json!({ "keys": keys }).to_string().as_bytes(), algorithms).unwrap();
     assert_eq!(set(&[Algorithm::Rs256]).len(), 2, "for signing, and of this kind");
-    assert_eq!(set(&[Algorithm::Hs256]).len(), 1);
+    assert_eq!(set(&[Algorithm::Hs256]).len(), 1, "the public key in PEM is no secret");
     let verifier = Verifier::new(&rules(set(&[Algorithm::Rs256, Algorithm::EdDsa])));
     let token = |signer: &Signer, header: Value| signer.token(&header, &claims(json!({})));
     let ann = Ok("ann".to_owned());

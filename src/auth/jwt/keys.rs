@@ -91,7 +91,7 @@ impl Key {
     /// If it is too weak, or no secret.
     pub fn secret(text: &str) -> Result<Self, KeyError> {
         let text = text.trim();
-        if text.contains("-----BEGIN") {
+        if has_pem(text.as_bytes()) {
             return Err(KeyError::SecretIsPem);
         }
         let fits = (SECRET_MIN..=SECRET_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
@@ -137,7 +137,9 @@ impl Key {
             (AlgorithmParameters::RSA(_), DecodingKeyKind::RsaModulusExponent { n, e }) if n.len() >= MODULUS_MIN => {
                 Material::RsaNumbers { n: n.clone(), e: e.clone() }
             }
-            (AlgorithmParameters::OctetKey(_), DecodingKeyKind::SecretOrDer(secret)) if secret.len() >= SECRET_MIN => {
+            (AlgorithmParameters::OctetKey(_), DecodingKeyKind::SecretOrDer(secret))
+                if secret.len() >= SECRET_MIN && !has_pem(secret) =>
+            {
                 Material::Secret(secret.clone())
             }
             (AlgorithmParameters::OctetKeyPair(pair), DecodingKeyKind::SecretOrDer(bytes))
@@ -177,6 +179,11 @@ impl Key {
             Material::RsaNumbers { n, e } => DecodingKey::from_rsa_raw_components(n, e),
         }
     }
+}
+
+/// Whether a secret contains a key in PEM: anybody can have a public key, so its text must never check an HMAC.
+fn has_pem(secret: &[u8]) -> bool {
+    memchr::memmem::find(secret, b"-----BEGIN").is_some()
 }
 
 /// Leaves the key itself out, so that settings may be logged.
