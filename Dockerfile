@@ -1,7 +1,7 @@
 # The edge and the order service as images:
 #
-#   docker build -t spikegate .                             the edge
-#   docker build -t spikegate-orders --target orders .      the order service
+#   docker build -t spikegate .                                        the edge
+#   docker build -t spikegate-orders --target spikegate-orders .       the order service
 #
 # `make image` builds both. Nothing here needs BuildKit, and only the first stage needs a network.
 
@@ -21,7 +21,7 @@ COPY . .
 ARG CARGO_PROFILE=release
 RUN cargo build --locked --workspace --bins --profile "$CARGO_PROFILE" \
     && mkdir /built \
-    && cp target/*/spikegate target/*/orders /built/ \
+    && cp target/*/spikegate target/*/spikegate-orders /built/ \
     && rm -rf target
 # So that `docker image prune --filter` finds what is left of this stage.
 LABEL spikegate.stage="build"
@@ -45,15 +45,15 @@ LABEL org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision="${REVISION}"
 
 
-FROM runtime AS orders
+FROM runtime AS spikegate-orders
 LABEL org.opencontainers.image.title="spikegate-orders" \
       org.opencontainers.image.description="The order service that stands behind Spikegate"
-COPY --from=build /built/orders /usr/local/bin/
+COPY --from=build /built/spikegate-orders /usr/local/bin/
 # Where it listens, and where the health check asks.
 ENV ORDERS_LISTEN=0.0.0.0:3001
 EXPOSE 3001
-HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["orders", "--health"]
-ENTRYPOINT ["orders"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["spikegate-orders", "--health"]
+ENTRYPOINT ["spikegate-orders"]
 
 
 FROM runtime AS edge

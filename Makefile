@@ -53,7 +53,7 @@ build: ## builds the edge and the order service
 	cargo build --release --workspace
 
 # What is installed below PREFIX, besides the manual pages.
-INSTALLED = bin/spikegate bin/orders lib/systemd/system/spikegate.service lib/systemd/system/spikegate-orders@.service \
+INSTALLED = bin/spikegate bin/spikegate-orders lib/systemd/system/spikegate.service lib/systemd/system/spikegate-orders@.service \
 	lib/sysusers.d/spikegate.conf share/bash-completion/completions/spikegate share/zsh/site-functions/_spikegate \
 	share/fish/vendor_completions.d/spikegate.fish share/doc/spikegate/LICENSE share/doc/spikegate/spikegate.schema.json \
 	$(addprefix share/doc/spikegate/,configuration.md coming-from-nginx.md admission.md metrics.md webhook.md) \

@@ -43,7 +43,7 @@ impl OrderService {
 
     fn spawn(name: &str, listen: &str, more: &[String]) -> Starting {
         let folder = TempDir::with_prefix("spikegate-orders-").unwrap();
-        let mut command = Command::new(binary("orders"));
+        let mut command = Command::new(binary("spikegate-orders"));
         command.args(["--listen", listen, "--name", name]).args(more);
         command.current_dir(folder.path()).stdout(Stdio::piped());
         Starting { process: Process::start("orders", &mut command, folder.path()), name: name.to_owned(), folder }

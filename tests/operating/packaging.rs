@@ -48,7 +48,7 @@ fn what_is_installed_works_and_can_be_removed() {
     assert!(
         printed(run(place("usr/bin/spikegate"), &["check", "--config", settings.to_str().unwrap()])).contains("ok")
     );
-    assert!(printed(run(place("usr/bin/orders"), &["--version"])).starts_with("orders "));
+    assert!(printed(run(place("usr/bin/spikegate-orders"), &["--version"])).starts_with("spikegate-orders "));
 
     // The unit starts what was installed, where it was installed.
     let unit = read("usr/lib/systemd/system/spikegate.service");
@@ -58,7 +58,8 @@ fn what_is_installed_works_and_can_be_removed() {
         let units = ["spikegate.service", "spikegate-orders@3001.service"].map(place);
         for (unit, installed) in units.iter().zip(["spikegate.service", "spikegate-orders@.service"]) {
             let words = read(&format!("usr/lib/systemd/system/{installed}"));
-            let words = words.replace("/usr/bin/spikegate", "/bin/true").replace("/usr/bin/orders", "/bin/true");
+            let words =
+                words.replace("/usr/bin/spikegate-orders", "/bin/true").replace("/usr/bin/spikegate", "/bin/true");
             std::fs::write(unit, words).unwrap();
             let unit = unit.to_str().unwrap();
             let verified = run("systemd-analyze", &["verify", "--man=no", unit]);
@@ -168,10 +169,10 @@ fn health_is_asked_of_the_order_service() {
     let port = service.address().port();
     // Whoever listens on all addresses is asked at loopback.
     for address in [service.address().to_string(), format!("0.0.0.0:{port}")] {
-        printed(run(binary("orders"), &["--health", "--listen", &address]));
+        printed(run(binary("spikegate-orders"), &["--health", "--listen", &address]));
     }
     let nobody = free_address().to_string();
-    let gone = run(binary("orders"), &["--health", "--listen", &nobody]);
+    let gone = run(binary("spikegate-orders"), &["--health", "--listen", &nobody]);
     assert_eq!(gone.status.code(), Some(1));
     assert!(text(&gone.stderr).contains(&nobody), "{gone:?}");
 }

@@ -195,7 +195,7 @@ fn only_the_edge_delivers_and_only_what_was_agreed() {
 #[test]
 fn a_database_that_cannot_be_used_is_named_at_the_start() {
     let start = |arguments: &[&str]| {
-        let mut command = std::process::Command::new(crate::harness::process::binary("orders"));
+        let mut command = std::process::Command::new(crate::harness::process::binary("spikegate-orders"));
         let output = command.args(["--listen", "127.0.0.1:0"]).args(arguments).output().unwrap();
         assert!(!output.status.success());
         String::from_utf8(output.stderr).unwrap()

@@ -1,5 +1,5 @@
 //! The two designs that Spikegate is compared with, as well as a database alone can do them (docs/internals/designs.md). For
-//! measuring only; `orders` has them if it is started with `--designs`.
+//! measuring only; `spikegate-orders` has them if it is started with `--designs`.
 //!
 //! | | purchase | payment | an order that is never paid |
 //! |---|---|---|---|

@@ -1,4 +1,4 @@
-//! The client of the service's own health, for `orders --health`.
+//! The client of the service's own health, for `spikegate-orders --health`.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};

@@ -1,4 +1,4 @@
-//! `orders`: the order service's command line.
+//! `spikegate-orders`: the order service's command line.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,18 +7,18 @@ use std::sync::Arc;
 
 use axum::Router;
 use clap::Parser;
-use upstreams::api::{self, Service};
-use upstreams::cashier::Cashier;
-use upstreams::database::Database;
-use upstreams::edge::Edge;
-use upstreams::payment::Demo;
-use upstreams::signature::SecretFile;
-use upstreams::{designs, echo, health, page, server};
+use spikegate_orders::api::{self, Service};
+use spikegate_orders::cashier::Cashier;
+use spikegate_orders::database::Database;
+use spikegate_orders::edge::Edge;
+use spikegate_orders::payment::Demo;
+use spikegate_orders::signature::SecretFile;
+use spikegate_orders::{designs, echo, health, page, server};
 
 /// The order service. With a database it keeps orders and takes payments; every other path is answered with what arrived,
 /// as the demo's backends do.
 #[derive(Parser)]
-#[command(name = "orders", version)]
+#[command(name = "spikegate-orders", version)]
 struct Arguments {
     /// Where to listen; with port 0 the system chooses one, and the first line of output says which.
     #[arg(long, env = "ORDERS_LISTEN", default_value = "127.0.0.1:3001", value_name = "ADDRESS")]
@@ -58,7 +58,7 @@ async fn main() -> ExitCode {
     match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("orders: {message}");
+            eprintln!("spikegate-orders: {message}");
             ExitCode::FAILURE
         }
     }

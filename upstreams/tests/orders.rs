@@ -1,4 +1,4 @@
-//! Starts the real `orders` and speaks HTTP to it, byte by byte where that matters.
+//! Starts the real `spikegate-orders` and speaks HTTP to it, byte by byte where that matters.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 type Done = Result<(), Box<dyn Error>>;
 
-/// A running `orders`, killed when the test ends.
+/// A running `spikegate-orders`, killed when the test ends.
 struct Orders {
     process: Child,
     address: String,
@@ -18,7 +18,7 @@ struct Orders {
 
 impl Orders {
     fn start(more: &[&str]) -> Result<Self, Box<dyn Error>> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_orders"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spikegate-orders"));
         command.args(["--listen", "127.0.0.1:0"]).args(more).stdout(Stdio::piped());
         let mut process = command.spawn()?;
         let mut line = String::new();
@@ -220,10 +220,13 @@ fn send(orders: &Orders, head: &str, mut bytes: usize) -> Result<Answer, Box<dyn
 fn an_address_in_use_is_named() -> Done {
     let taken = TcpListener::bind("127.0.0.1:0")?;
     let address = taken.local_addr()?.to_string();
-    let output = Command::new(env!("CARGO_BIN_EXE_orders")).args(["--listen", &address]).output()?;
+    let output = Command::new(env!("CARGO_BIN_EXE_spikegate-orders")).args(["--listen", &address]).output()?;
     assert_eq!(output.status.code(), Some(1));
     let message = String::from_utf8(output.stderr)?;
-    assert!(message.starts_with(&format!("orders: cannot listen on {address}: Address already in use")), "{message}");
+    assert!(
+        message.starts_with(&format!("spikegate-orders: cannot listen on {address}: Address already in use")),
+        "{message}"
+    );
     assert!(output.stdout.is_empty());
     Ok(())
 }
@@ -231,7 +234,7 @@ fn an_address_in_use_is_named() -> Done {
 #[test]
 fn a_name_that_no_header_can_carry_is_refused() -> Done {
     let arguments = ["--listen", "127.0.0.1:0", "--name", "a\nb"];
-    let output = Command::new(env!("CARGO_BIN_EXE_orders")).args(arguments).output()?;
+    let output = Command::new(env!("CARGO_BIN_EXE_spikegate-orders")).args(arguments).output()?;
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr)?.contains("cannot stand in a header"));
     Ok(())
@@ -239,7 +242,7 @@ fn a_name_that_no_header_can_carry_is_refused() -> Done {
 
 #[test]
 fn the_designs_are_refused_without_postgresql() -> Done {
-    let output = Command::new(env!("CARGO_BIN_EXE_orders"))
+    let output = Command::new(env!("CARGO_BIN_EXE_spikegate-orders"))
         .args(["--listen", "127.0.0.1:0", "--database", "sqlite:orders.db", "--designs"])
         .output()?;
     assert!(!output.status.success());

@@ -122,7 +122,7 @@ impl Shop {
         let folder = new_folder(&places.bench.join("conf")).map_err(|error| error.to_string())?;
         let at = folder.path();
         let postgres = Postgres::start(at, design != OrderFirstUnsynced)?;
-        let mut command = Command::new(places.product.join("orders"));
+        let mut command = Command::new(places.product.join("spikegate-orders"));
         command.current_dir(at).args(["--listen", &ORDERS.to_string(), "--database", &postgres.url()]);
         command.args(["--control", &format!("http://{}", crate::http::CONTROL), "--secret-file", "delivery.secret"]);
         // The demo's provider of payments says yes at once.
