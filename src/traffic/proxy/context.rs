@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
 use super::compression::Encoder;
-use super::request_log::RequestLog;
+use crate::http::answer::{Answer, PurchaseLabel};
 use crate::http::client::Client;
+use crate::http::request_id::RequestId;
 use crate::limits::Taken;
 use crate::observe::trace;
 use crate::traffic::rules::{Group, Rules};
@@ -122,5 +123,39 @@ impl Tried {
 
     pub(super) fn as_slice(&self) -> &[usize] {
         &self.backends[..self.len]
+    }
+}
+
+/// What only the access log needs.
+#[derive(Default)]
+pub struct RequestLog {
+    /// If requests have ids.
+    pub id: Option<RequestId>,
+    /// Of an answer of the edge's own.
+    pub(super) label: PurchaseLabel,
+    /// At how many backends it was tried.
+    pub(super) tries: u32,
+    /// When the last of them was chosen.
+    chosen: Option<Instant>,
+    /// How long that one took.
+    pub(super) took: Option<Duration>,
+}
+
+impl RequestLog {
+    /// The edge answers it so itself.
+    pub fn answered(&mut self, answer: &Answer) {
+        self.label = answer.label;
+    }
+
+    /// It goes to a backend.
+    pub fn chosen(&mut self, now: Instant) {
+        self.tries += 1;
+        self.chosen = Some(now);
+        self.took = None;
+    }
+
+    /// The backend has no more to do with it.
+    pub fn left(&mut self) {
+        self.took = self.took.or_else(|| self.chosen.map(|chosen| chosen.elapsed()));
     }
 }

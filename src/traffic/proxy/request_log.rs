@@ -1,7 +1,6 @@
-//! What is noted of a request on its ctx through Pingora, and how it is written down in the end.
+//! Request IDs, and the access log's line for a request that the proxy handled.
 
 use std::any::Any;
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use http::Version;
@@ -11,43 +10,7 @@ use pingora::modules::http::{HttpModule, HttpModuleBuilder, Module};
 use pingora_proxy::Session;
 
 use super::{Proxy, RequestContext, peer_address};
-use crate::http::answer::{Answer, PurchaseLabel};
-use crate::http::request_id::RequestId;
 use crate::observe::access_log::{Record, Target};
-
-/// What nobody but a log asks for.
-#[derive(Default)]
-pub struct RequestLog {
-    /// If requests have ids.
-    pub id: Option<RequestId>,
-    /// Of an answer of the edge's own.
-    label: PurchaseLabel,
-    /// At how many backends it was tried.
-    tries: u32,
-    /// When the last of them was chosen.
-    chosen: Option<Instant>,
-    /// How long that one took.
-    took: Option<Duration>,
-}
-
-impl RequestLog {
-    /// The edge answers it so itself.
-    pub fn answered(&mut self, answer: &Answer) {
-        self.label = answer.label;
-    }
-
-    /// It goes to a backend.
-    pub fn chosen(&mut self, now: Instant) {
-        self.tries += 1;
-        self.chosen = Some(now);
-        self.took = None;
-    }
-
-    /// The backend has no more to do with it.
-    pub fn left(&mut self) {
-        self.took = self.took.or_else(|| self.chosen.map(|chosen| chosen.elapsed()));
-    }
-}
 
 impl Proxy {
     /// Gives a request its id, if requests have any: answers will carry it.
