@@ -17,9 +17,6 @@ mod buying {
 }
 mod harness;
 mod hostile;
-mod house {
-    mod mutants;
-}
 mod ledgers {
     mod agreement;
     mod crash;

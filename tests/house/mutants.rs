@@ -1,22 +1,13 @@
-//! The faults of `make mutants` fit the code as it is, and the tests that catch them exist. Building each of them in takes
-//! far longer than a test may.
+//! The faults of `make mutants` fit the code as it is, and the tests that catch them exist. Building each of them in
+//! takes far longer than a test may.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::harness::files_below;
-
-fn project(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-fn files_of(folder: &Path, ending: &str) -> Vec<PathBuf> {
-    files_below(folder).into_iter().filter(|path| path.extension().is_some_and(|found| found == ending)).collect()
-}
+use super::sources::{files_below, project};
 
 #[test]
 fn every_fault_can_be_built_in() {
-    let mutants = files_of(&project("tests/mutants"), "patch");
+    let mutants = files_below(&project("tests/mutants"), "patch");
     assert!(mutants.len() >= 9, "{mutants:?}");
     for mutant in mutants {
         let mut apply = Command::new("git");
@@ -29,10 +20,13 @@ fn every_fault_can_be_built_in() {
 #[test]
 fn every_fault_names_tests_that_exist() {
     let sources = |folder| {
-        files_of(&project(folder), "rs").iter().map(|path| std::fs::read_to_string(path).unwrap()).collect::<String>()
+        files_below(&project(folder), "rs")
+            .iter()
+            .map(|path| std::fs::read_to_string(path).unwrap())
+            .collect::<String>()
     };
     let (tests, program) = (sources("tests"), sources("src"));
-    for mutant in files_of(&project("tests/mutants"), "patch") {
+    for mutant in files_below(&project("tests/mutants"), "patch") {
         let text = std::fs::read_to_string(&mutant).unwrap();
         let catchers: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("Caught by: ")).collect();
         assert!(!catchers.is_empty(), "{} names no test", mutant.display());
