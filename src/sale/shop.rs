@@ -110,7 +110,7 @@ impl<'a> Endpoint<'a> {
 
     /// Answers a request of `client`. `body` is at most one byte longer than [`request::BODY_MAX`], and empty where none is taken.
     pub async fn answer(self, client: Client, head: &dyn Head, body: &[u8]) -> Cow<'static, Answer> {
-        match self.begin(client, head, body) {
+        match self.start(client, head, body) {
             Started::Ready(answer) => answer,
             Started::Waiting(answer) => answer.await,
         }
@@ -118,7 +118,7 @@ impl<'a> Endpoint<'a> {
 
     /// Answers a request from memory, or sets its answer going; `body` as in [`Endpoint::answer`].
     #[must_use]
-    pub fn begin(self, client: Client, head: &dyn Head, body: &[u8]) -> Started {
+    pub fn start(self, client: Client, head: &dyn Head, body: &[u8]) -> Started {
         match self {
             Self::Purchase(sale) => buy(sale, client, head, body),
             _ if !matches!(head.method(), "GET" | "HEAD") => {

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::http::answer::Answer;
-use crate::http::client::Client;
 use crate::http::head::Head;
 use crate::http::request_id::RequestId;
 use crate::http::request_id::RequestIdHeader;
@@ -25,9 +24,6 @@ pub struct Entrance {
     access_log: Option<Arc<AccessLog>>,
     ids: Option<RequestIdHeader>,
 }
-
-/// Who asks, or the answer to whoever is not let in.
-pub type Entered = Result<Client, &'static Answer>;
 
 impl Entrance {
     /// An entrance for as many as `limits` allow. `answers` counts what all requests were answered, and `access_log` takes them
@@ -84,42 +80,46 @@ impl Entrance {
         rules.clients.is_proxy(peer) || self.limits.admit_as(admitted, peer)
     }
 
-    /// Lets a request in that came over a connection from `peer`, and counts it. `endpoint` is where it goes, if it is ours to
-    /// answer, and so says in which words it is refused.
+    /// Lets a request of `client` in, and counts it. `endpoint` is what it asks, if the edge answers it itself; it decides how a
+    /// refusal is worded.
     ///
     /// # Errors
-    /// The answer, if it is not let in.
-    pub fn enter(&self, rules: &Rules, peer: IpAddr, head: &dyn Head, endpoint: Option<Endpoint<'_>>) -> Entered {
-        self.decide(rules, peer, head, endpoint, Limits::take)
+    /// The answer, if the request is refused.
+    pub fn enter(
+        &self,
+        rules: &Rules,
+        client: IpAddr,
+        method: &str,
+        endpoint: Option<Endpoint<'_>>,
+    ) -> Result<(), &'static Answer> {
+        self.decide(rules, client, method, endpoint, Limits::take)
     }
 
-    /// The same without counting it, for whoever passes it on to where [`Entrance::enter`] is asked.
+    /// The same without counting it, for a request that is passed on to where [`Entrance::enter`] decides.
     ///
     /// # Errors
     /// As of [`Entrance::enter`].
-    pub fn would_enter(&self, rules: &Rules, peer: IpAddr, head: &dyn Head) -> Entered {
-        self.decide(rules, peer, head, None, Limits::could_take)
+    pub fn would_enter(&self, rules: &Rules, client: IpAddr, method: &str) -> Result<(), &'static Answer> {
+        self.decide(rules, client, method, None, Limits::could_take)
     }
 
     fn decide(
         &self,
         rules: &Rules,
-        peer: IpAddr,
-        head: &dyn Head,
+        client: IpAddr,
+        method: &str,
         endpoint: Option<Endpoint<'_>>,
         ask: impl Fn(&Limits, IpAddr) -> bool,
-    ) -> Entered {
-        let client = rules.clients.of(peer, head);
-        let dialect = |count: fn(&SaleMetrics)| {
-            endpoint.map_or(Dialect::Rest, |endpoint| endpoint.turn_away(head.method(), count))
-        };
-        if !rules.access.allows(client.address) {
+    ) -> Result<(), &'static Answer> {
+        let dialect =
+            |count: fn(&SaleMetrics)| endpoint.map_or(Dialect::Rest, |endpoint| endpoint.turn_away(method, count));
+        if !rules.access.allows(client) {
             self.limits.denied();
             return Err(reply::address_denied(dialect(SaleMetrics::denied)));
         }
-        if !ask(&self.limits, client.address) {
+        if !ask(&self.limits, client) {
             return Err(reply::too_many_requests(dialect(SaleMetrics::limited)));
         }
-        Ok(client)
+        Ok(())
     }
 }

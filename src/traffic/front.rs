@@ -131,8 +131,8 @@ impl Front {
     }
 
     /// The id of a request as answers carry it.
-    fn id_of<'a>(&'a self, visit: Option<&'a LoggedRequest<'_>>) -> Option<render::Id<'a>> {
-        Some((self.entrance.id_header()?.sent.as_str(), visit?.id.as_ref()?))
+    fn id_of<'a>(&'a self, logged: Option<&'a LoggedRequest<'_>>) -> Option<render::Id<'a>> {
+        Some((self.entrance.id_header()?.sent.as_str(), logged?.id.as_ref()?))
     }
 
     /// Waits until the edge stops.

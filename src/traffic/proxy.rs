@@ -150,6 +150,7 @@ impl ProxyHttp for Proxy {
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
         deadline::head_is_whole();
         ctx.began = Some(Instant::now());
+        ctx.client = ctx.rules.clients.of(peer_address(session).ip(), session.req_header());
         self.name(session, ctx);
         Self::limit_waits(&ctx.rules.client, session);
         if let HttpSession::H1(session) = session.as_downstream_mut() {
@@ -163,18 +164,18 @@ impl ProxyHttp for Proxy {
         }
         let shop = Arc::clone(&self.shop);
         let path = session.req_header().uri.path().to_owned();
-        let place = shop.find(&path);
-        match self.entrance.enter(&ctx.rules, peer_address(session).ip(), session.req_header(), place) {
-            Ok(client) => ctx.client = client,
-            Err(answer) => {
-                ctx.log_fields.answered(answer);
-                reply::send(session, answer).await?;
-                return Ok(true);
-            }
+        let endpoint = shop.find(&path);
+        ctx.sale = endpoint.map(|endpoint| Arc::clone(endpoint.sale()));
+        let method = session.req_header().method.as_str();
+        // The front door has decided the same of plain requests, without counting them; here every request comes by.
+        if let Err(answer) = self.entrance.enter(&ctx.rules, ctx.client.address, method, endpoint) {
+            ctx.log_fields.answered(answer);
+            reply::send(session, answer).await?;
+            return Ok(true);
         }
         // What the edge answers itself comes before anything is routed.
-        if let Some(place) = place {
-            let answer = own::answer(session, place, ctx.client, ctx.rules.client.read).await?;
+        if let Some(endpoint) = endpoint {
+            let answer = own::answer(session, endpoint, ctx.client, ctx.rules.client.read).await?;
             ctx.log_fields.answered(&answer);
             reply::send(session, &answer).await?;
             return Ok(true);

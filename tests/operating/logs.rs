@@ -14,7 +14,7 @@ use crate::harness::client::everything;
 use crate::harness::edge::Setup;
 use crate::harness::process::free_address;
 use crate::harness::purchase::purchase;
-use crate::harness::{Answer, Authority, Backend, Connection, Edge, Request, buy, eventually};
+use crate::harness::{Answer, Authority, Backend, Connection, Edge, Redis, Request, buy, eventually};
 
 /// Every field but those that differ from run to run.
 const FIELDS: [&str; 16] = [
@@ -103,6 +103,24 @@ fn combined_lines_are_what_nginx_writes() {
     assert!(rest[1].starts_with("\"POST /buy/ticket HTTP/1.1\" 201 ") && rest[1].ends_with(by), "{}", rest[1]);
     let sold_out = "{\"code\":-1,\"msg\":\"已售罄\"}".len();
     assert_eq!(rest[2], format!("\"GET /buy/ticket HTTP/1.0\" 200 {sold_out} \"-\" \"-\""));
+}
+
+#[test]
+fn a_line_speaks_by_the_rules_that_its_request_was_judged_by() {
+    let redis = Redis::start();
+    let (setup, _backend) = logged(in_json(&["client", "sale", "status", "method", "target", "user_agent"]));
+    let setup = setup.redis_at(&redis.url(), "20s").ticket(json!({ "deadline": "30s" }));
+    let mut edge = setup.set("trusted_proxies", json!(["127.0.0.1"])).start();
+    redis.freeze();
+    let mut waiting = edge.connect();
+    waiting.send(&purchase().header("X-Forwarded-For", "203.0.113.7").header("User-Agent", "a b").bytes());
+    eventually("the ledger is asked", || (edge.metric("spikegate_ledger_batches_total", "") > 0).then_some(()));
+    edge.reload(|setup| setup.set("trusted_proxies", json!([])));
+    redis.thaw();
+    assert_eq!(waiting.answer().status, 201);
+    let expected = json!({ "client": "203.0.113.7", "sale": "ticket", "status": 201, "method": "POST",
+        "target": "/buy/ticket", "user_agent": "a b" });
+    assert_eq!(objects(&edge, 1)[0], expected, "the client that the older rules tell");
 }
 
 #[test]

@@ -86,13 +86,14 @@ impl Connection {
         let alarm = pin!(sleep(front.rules.load().client.read));
         let mut wait = Wait::new(stop, alarm);
         loop {
-            let step = poll_fn(|cx| SCRATCH.with_borrow_mut(|scratch| self.poll_step(scratch, &mut wait, cx))).await;
+            let continuation =
+                poll_fn(|cx| SCRATCH.with_borrow_mut(|scratch| self.poll_step(scratch, &mut wait, cx))).await;
             // What is rare or large is boxed, so that it is not a part of every connection.
-            let kept = match step {
-                Continuation::Wait(answer, kept, keep_alive) => {
+            let is_kept = match continuation {
+                Continuation::Wait(answer, parked, keep_alive) => {
                     let answer = answer.await;
                     // Nearly always it goes out at once.
-                    match self.answer_now(answer, kept, keep_alive) {
+                    match self.answer_now(answer, parked, keep_alive) {
                         None => true,
                         Some(Continuation::Write(unsent, keep_alive)) => {
                             Box::pin(self.write(&unsent)).await && keep_alive
@@ -108,10 +109,10 @@ impl Connection {
                     }
                     None => return,
                 },
-                Continuation::Refuse(answer, kept) => return Box::pin(self.refuse(*answer, kept)).await,
+                Continuation::Refuse(answer, parked) => return Box::pin(self.refuse(*answer, parked)).await,
                 Continuation::Close => return,
             };
-            if !kept {
+            if !is_kept {
                 return;
             }
             wait.restart();
@@ -143,7 +144,12 @@ impl Connection {
             filled -= begin;
             self.looked_at = filled;
             if filled == scratch.len() {
-                return Poll::Ready(refusal(&self.front, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, scratch));
+                return Poll::Ready(refusal(
+                    &self.front,
+                    self.client,
+                    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                    scratch,
+                ));
             }
             let mut room = ReadBuf::new(&mut scratch[filled..]);
             match Pin::new(&mut self.wire).poll_read(cx, &mut room) {
@@ -167,37 +173,42 @@ impl Connection {
             Parsed::Doubtful => return (Some(Continuation::Lend(bytes.into(), None)), bytes.len()),
             Parsed::Clear(request) => request,
         };
-        let endpoint = if request.is_plain { self.front.shop.find(request.path) } else { None };
-        let (entrance, rules) = (&self.front.entrance, self.front.rules.load());
+        let Self { front, wire, client: peer, .. } = self;
+        let endpoint = if request.is_plain { front.shop.find(request.path) } else { None };
+        let (entrance, rules) = (&front.entrance, front.rules.load());
+        let client = rules.clients.of(peer.ip(), &request);
+        let logged = |sale, may_be_refused| {
+            LoggedRequest::new(front, &rules, *peer, client.address, &request, sale, may_be_refused)
+        };
         let Some(endpoint) = endpoint else {
-            // The proxy counts it; here a refusal costs less.
+            // The proxy decides again, and counts the request: its way is also taken by requests that never come by here. A
+            // refusal costs less here.
             if request.is_plain
-                && let Err(answer) = entrance.would_enter(&rules, self.client.ip(), &request)
+                && let Err(answer) = entrance.would_enter(&rules, client.address, request.method)
             {
-                let visit = LoggedRequest::of(&self.front, &rules, self.client, &request, true);
-                return (self.answer(Cow::Borrowed(answer), Some(visit), request.keep_alive, cx), request.len);
+                let (answer, logged) = (Cow::Borrowed(answer), Some(logged(None, true)));
+                return (answer_at_once(front, wire, *peer, answer, logged, request.keep_alive, cx), request.len);
             }
             let whole = request.body_len.saturating_add(request.len as u64);
             let here = usize::try_from(whole).unwrap_or(usize::MAX).min(bytes.len());
             return (Some(Continuation::Lend(bytes[..here].into(), Some(whole - here as u64))), here);
         };
-        let visit =
-            LoggedRequest::of(&self.front, &rules, self.client, &request, matches!(endpoint, Endpoint::Purchase(_)));
-        let begun = match entrance.enter(&rules, self.client.ip(), &request, Some(endpoint)) {
-            Ok(client) => endpoint.begin(client, &request, b""),
+        let logged = logged(Some(endpoint.sale()), matches!(endpoint, Endpoint::Purchase(_)));
+        let started = match entrance.enter(&rules, client.address, request.method, Some(endpoint)) {
+            Ok(()) => endpoint.start(client, &request, b""),
             Err(answer) => Started::Ready(Cow::Borrowed(answer)),
         };
-        let step = match begun {
+        let continuation = match started {
             Started::Waiting(answer) => {
-                let kept = visit.keep(&self.front, &bytes[..request.len]);
-                Some(Continuation::Wait(answer, kept, request.keep_alive))
+                let parked = logged.park(front, Some(&request), bytes);
+                Some(Continuation::Wait(answer, parked, request.keep_alive))
             }
-            Started::Ready(answer) => self.answer(answer, Some(visit), request.keep_alive, cx),
+            Started::Ready(answer) => answer_at_once(front, wire, *peer, answer, Some(logged), request.keep_alive, cx),
         };
-        (step, request.len)
+        (continuation, request.len)
     }
 
-    /// Leads the request that `bytes` begin with to HTTPS. One with a body, or of unknown end, is the connection's last.
+    /// Redirects the request that `bytes` begin with to HTTPS. One with a body, or of unknown end, is the connection's last.
     fn redirect(
         &mut self,
         redirect: Redirect,
@@ -205,67 +216,44 @@ impl Connection {
         bytes: &[u8],
         cx: &mut Context<'_>,
     ) -> (Option<Continuation>, usize) {
-        let rules = self.front.rules.load();
-        let entered = match &parsed {
-            Parsed::Clear(request) => self.front.entrance.enter(&rules, self.client.ip(), request, None),
-            // Its headers may mean this or that, so only the connection itself tells who asks.
-            _ => self.front.entrance.enter(&rules, self.client.ip(), &(), None),
+        let Self { front, wire, client: peer, .. } = self;
+        let rules = front.rules.load();
+        // Headers of a doubtful request may mean this or that, so only the connection itself tells who asks.
+        let (client, method) = match &parsed {
+            Parsed::Clear(request) => (rules.clients.of(peer.ip(), request), request.method),
+            _ => (rules.clients.of(peer.ip(), &()), ""),
         };
-        let answer = match entered {
-            Ok(_) => redirect::answer(redirect, bytes),
+        let answer = match front.entrance.enter(&rules, client.address, method, None) {
+            Ok(()) => redirect::answer(redirect, bytes),
             Err(answer) => answer.clone(),
         };
-        match parsed {
-            Parsed::Clear(request) if request.body_len == 0 => {
-                let visit = LoggedRequest::of(&self.front, &rules, self.client, &request, false);
-                (self.answer(Cow::Owned(answer), Some(visit), request.keep_alive, cx), request.len)
-            }
-            Parsed::Clear(request) => {
-                let kept =
-                    LoggedRequest::of(&self.front, &rules, self.client, &request, false).keep(&self.front, bytes);
-                (Some(Continuation::Refuse(Box::new(answer), kept)), bytes.len())
-            }
-            _ => {
-                let kept = LoggedRequest::unclear(&self.front, bytes).keep(&self.front, bytes);
-                (Some(Continuation::Refuse(Box::new(answer), kept)), bytes.len())
-            }
+        let Parsed::Clear(request) = &parsed else {
+            let parked = LoggedRequest::malformed(front, &rules, *peer, bytes).park(front, None, bytes);
+            return (Some(Continuation::Refuse(Box::new(answer), parked)), bytes.len());
+        };
+        let logged = LoggedRequest::new(front, &rules, *peer, client.address, request, None, false);
+        if request.body_len > 0 {
+            let parked = logged.park(front, Some(request), bytes);
+            return (Some(Continuation::Refuse(Box::new(answer), parked)), bytes.len());
         }
-    }
-
-    /// Answers a request at once, as far as the client takes the answer, and writes it down.
-    fn answer(
-        &mut self,
-        answer: Cow<'static, Answer>,
-        visit: Option<LoggedRequest<'_>>,
-        keep_alive: bool,
-        cx: &mut Context<'_>,
-    ) -> Option<Continuation> {
-        let keep_alive = keep_alive && !self.front.is_stopping();
-        let given = AnswerSummary::of(&answer);
-        self.front.entrance.answered(Some(answer.status));
-        let step =
-            render(answer, self.front.id_of(visit.as_ref()), keep_alive, |bytes| match self.wire.send(cx, bytes) {
-                Err(_) => Some(Continuation::Close),
-                Ok(None) => (!keep_alive).then_some(Continuation::Close),
-                Ok(Some(unsent)) => Some(Continuation::Write(unsent.to_vec(), keep_alive)),
-            });
-        if let Some(visit) = visit {
-            visit.write_down(&self.front, self.client, Some(&self.wire), given);
-        }
-        step
+        let answer = Cow::Owned(answer);
+        (answer_at_once(front, wire, *peer, answer, Some(logged), request.keep_alive, cx), request.len)
     }
 
     /// The same while nobody polls: whoever goes on writing will be woken.
     fn answer_now(
         &mut self,
         answer: Cow<'static, Answer>,
-        kept: Option<Box<ParkedRequest>>,
+        parked: Option<Box<ParkedRequest>>,
         keep_alive: bool,
     ) -> Option<Continuation> {
         let mut cx = Context::from_waker(Waker::noop());
-        match kept {
-            Some(kept) => kept.with(|visit| self.answer(answer, Some(visit), keep_alive, &mut cx)),
-            None => self.answer(answer, None, keep_alive, &mut cx),
+        let Self { front, wire, client, .. } = self;
+        match parked {
+            Some(parked) => {
+                parked.with(|logged| answer_at_once(front, wire, *client, answer, Some(logged), keep_alive, &mut cx))
+            }
+            None => answer_at_once(front, wire, *client, answer, None, keep_alive, &mut cx),
         }
     }
 
@@ -275,7 +263,7 @@ impl Connection {
         ready!(wait.poll(is_idle, &self.front.rules.load(), || self.front.is_stopping(), cx));
         Poll::Ready(match is_idle {
             true => Continuation::Close,
-            false => refusal(&self.front, StatusCode::REQUEST_TIMEOUT, &self.ahead),
+            false => refusal(&self.front, self.client, StatusCode::REQUEST_TIMEOUT, &self.ahead),
         })
     }
 
@@ -294,8 +282,14 @@ impl Connection {
         if owed.is_none() {
             debug_assert!(self.ahead.is_empty(), "all that was read is Pingora's");
         }
-        let doubtful =
-            if owed.is_none() { LoggedRequest::unclear(&self.front, &bytes).keep(&self.front, &bytes) } else { None };
+        let doubtful = match owed {
+            None => LoggedRequest::malformed(&self.front, &self.front.rules.load(), self.client, &bytes).park(
+                &self.front,
+                None,
+                &bytes,
+            ),
+            Some(_) => None,
+        };
         let mut session = ServerSession::new_http1(Box::new(LoanedStream::new(self.wire, self.client, owed)));
         session.set_keepalive(Some(self.front.rules.load().client.read.as_secs().max(1)));
         session.set_pipelined_prefix(bytes);
@@ -305,7 +299,7 @@ impl Connection {
             self.front.entrance.answered(Some(400));
             if let Some(doubtful) = doubtful {
                 // The connection is Pingora's.
-                doubtful.with(|visit| visit.write_down(&self.front, self.client, None, AnswerSummary::MALFORMED));
+                doubtful.with(|logged| logged.write_down(&self.front, self.client, None, AnswerSummary::MALFORMED));
             }
         }
         let (mut stream, mut settings) = served?.consume();
@@ -329,18 +323,18 @@ impl Connection {
     }
 
     /// Answers a request that was not read to its end, and waits for the client to see that.
-    async fn refuse(mut self, answer: Answer, kept: Option<Box<ParkedRequest>>) {
+    async fn refuse(mut self, answer: Answer, parked: Option<Box<ParkedRequest>>) {
         self.front.entrance.answered(Some(answer.status));
-        let given = AnswerSummary::of(&answer);
-        let say = |answer, visit: Option<&LoggedRequest<'_>>| {
-            if let Some(visit) = visit {
-                visit.write_down(&self.front, self.client, Some(&self.wire), given);
+        let summary = AnswerSummary::of(&answer);
+        let render = |answer, logged: Option<&LoggedRequest<'_>>| {
+            if let Some(logged) = logged {
+                logged.write_down(&self.front, self.client, Some(&self.wire), summary);
             }
-            render(Cow::Owned(answer), self.front.id_of(visit), false, <[u8]>::to_vec)
+            render(Cow::Owned(answer), self.front.id_of(logged), false, <[u8]>::to_vec)
         };
-        let bytes = match kept {
-            Some(kept) => kept.with(|visit| say(answer, Some(&visit))),
-            None => say(answer, None),
+        let bytes = match parked {
+            Some(parked) => parked.with(|logged| render(answer, Some(&logged))),
+            None => render(answer, None),
         };
         if self.write(&bytes).await && self.wire.shutdown().await.is_ok() {
             // Closing while bytes wait to be read makes the kernel send a reset, and that may overtake the answer.
@@ -348,6 +342,30 @@ impl Connection {
                 .await;
         }
     }
+}
+
+/// Answers a request at once, as far as the client takes the answer, and writes its line.
+fn answer_at_once(
+    front: &Front,
+    wire: &mut Wire,
+    peer: SocketAddr,
+    answer: Cow<'static, Answer>,
+    logged: Option<LoggedRequest<'_>>,
+    keep_alive: bool,
+    cx: &mut Context<'_>,
+) -> Option<Continuation> {
+    let keep_alive = keep_alive && !front.is_stopping();
+    let summary = AnswerSummary::of(&answer);
+    front.entrance.answered(Some(answer.status));
+    let continuation = render(answer, front.id_of(logged.as_ref()), keep_alive, |bytes| match wire.send(cx, bytes) {
+        Err(_) => Some(Continuation::Close),
+        Ok(None) => (!keep_alive).then_some(Continuation::Close),
+        Ok(Some(unsent)) => Some(Continuation::Write(unsent.to_vec(), keep_alive)),
+    });
+    if let Some(logged) = logged {
+        logged.write_down(front, peer, Some(wire), summary);
+    }
+    continuation
 }
 
 impl Front {
@@ -366,6 +384,7 @@ impl Front {
 }
 
 /// A status, and nothing more is read than `bytes`.
-fn refusal(front: &Front, status: StatusCode, bytes: &[u8]) -> Continuation {
-    Continuation::Refuse(Box::new(Answer::bare(status)), LoggedRequest::unclear(front, bytes).keep(front, bytes))
+fn refusal(front: &Front, peer: SocketAddr, status: StatusCode, bytes: &[u8]) -> Continuation {
+    let logged = LoggedRequest::malformed(front, &front.rules.load(), peer, bytes);
+    Continuation::Refuse(Box::new(Answer::bare(status)), logged.park(front, None, bytes))
 }

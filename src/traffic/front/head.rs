@@ -4,12 +4,16 @@
 //! heads that leave no room for a second reading; all others are left to Pingora, together with everything that follows
 //! on their connection.
 
+mod stored;
+
 use std::mem::MaybeUninit;
 
 use httparse::{Error, Header, Status};
 
 use crate::http::head::Head;
 use crate::http::host::is_host;
+
+pub use self::stored::StoredHead;
 
 /// The most bytes of a head.
 pub const HEAD_MAX: usize = 32 * 1024;

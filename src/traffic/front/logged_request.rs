@@ -1,33 +1,39 @@
-//! A request at the front door, as far as it is written down, and the id that it is answered with.
+//! A request that the front door answers, as far as the access log needs it, and the id that the answer carries.
+//!
+//! The line speaks by the rules that the request was judged by: who the client is and which sale it asked are taken from
+//! that judgement, whatever a reload does before the answer is there.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Front;
-use super::head::{self, Parsed, Request, Room};
+use super::head::{Request, StoredHead};
 use super::wire::Wire;
 use crate::http::answer::{Answer, PurchaseLabel};
 use crate::http::head::Head;
 use crate::http::request_id::RequestId;
 use crate::observe::access_log::{Record, Target};
+use crate::sale::Sale;
 use crate::traffic::rules::Rules;
 
-/// What is kept of bytes that are no whole request.
+/// The most bytes of a malformed request that are kept for its line.
 const LINE_MAX: usize = 1024;
 
-/// A request that is answered here.
+/// A request, its client and its sale.
 pub struct LoggedRequest<'r> {
-    /// What was asked for; none if its bytes are not clear.
-    request: Option<&'r Request<'r, 'r>>,
-    /// Its first bytes, if they are all that there is.
-    raw: &'r [u8],
-    /// If its time is taken.
+    head: &'r dyn Head,
+    target: Target<'r>,
+    client: IpAddr,
+    /// The sale that it asked, if it asked one.
+    sale: Option<&'r Arc<Sale>>,
+    /// None if its time is not taken.
     began: Option<Instant>,
-    /// If requests have ids.
+    /// None if requests have no ids.
     pub id: Option<RequestId>,
 }
 
-/// What of an answer is written down.
+/// What the line says of an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct AnswerSummary {
     status: u16,
@@ -41,17 +47,20 @@ impl AnswerSummary {
         Self { status: answer.status, bytes: answer.body.len() as u64, label: answer.label }
     }
 
-    /// Pingora's own, to what is no request.
+    /// Pingora's own answer to a malformed request.
     pub const MALFORMED: Self = Self { status: 400, bytes: 0, label: PurchaseLabel::Nothing };
 }
 
 impl<'r> LoggedRequest<'r> {
-    /// A request that came whole. `may_be_refused` is a purchase: the time of one that will not be written down is not taken.
-    pub fn of(
+    /// A request from `client` that came whole. `may_be_refused` is a purchase: of one that will not be written down no time is
+    /// taken.
+    pub fn new(
         front: &Front,
         rules: &Rules,
         peer: SocketAddr,
+        client: IpAddr,
         request: &'r Request<'r, 'r>,
+        sale: Option<&'r Arc<Sale>>,
         may_be_refused: bool,
     ) -> Self {
         let began = match front.entrance.access_log() {
@@ -59,51 +68,55 @@ impl<'r> LoggedRequest<'r> {
             Some(_) => Some(Instant::now()),
             None => None,
         };
-        Self { request: Some(request), raw: b"", began, id: front.entrance.id_of(rules, peer.ip(), request) }
+        let target = Target {
+            method: request.method.as_bytes(),
+            target: request.target.as_bytes(),
+            protocol: protocol(request.minor_version),
+        };
+        let id = front.entrance.id_of(rules, peer.ip(), request);
+        Self { head: request, target, client, sale, began, id }
     }
 
-    /// Bytes of which nobody can say what request they are.
-    pub fn unclear(front: &Front, raw: &'r [u8]) -> Self {
-        let began = front.entrance.access_log().map(|_| Instant::now());
-        let id = front.entrance.id_header().map(|_| RequestId::new());
-        Self { request: None, raw, began, id }
+    /// Bytes that are no clear request. Nothing in them is believed, so the client is the connection's peer.
+    pub fn malformed(front: &Front, rules: &Rules, peer: SocketAddr, bytes: &'r [u8]) -> Self {
+        Self {
+            head: &(),
+            target: Target::raw(first_line(bytes)),
+            client: rules.clients.of(peer.ip(), &()).address,
+            sale: None,
+            began: front.entrance.access_log().map(|_| Instant::now()),
+            id: front.entrance.id_header().map(|_| RequestId::new()),
+        }
     }
 
-    /// Until its answer is there. `head` is all that it was read from. None if there is nothing to keep.
-    pub fn keep(self, front: &Front, head: &[u8]) -> Option<Box<ParkedRequest>> {
+    /// Keeps what the line needs until the answer is there; none if there is nothing to keep. `head` is what the request was
+    /// read from.
+    pub fn park(self, front: &Front, request: Option<&Request<'_, '_>>, head: &[u8]) -> Option<Box<ParkedRequest>> {
         let is_logged = front.entrance.access_log().is_some();
-        let most = if self.request.is_some() { head.len() } else { LINE_MAX.min(head.len()) };
-        let head = if is_logged { head[..most].into() } else { Box::default() };
+        let head = match request {
+            Some(request) if is_logged => StoredHead::of(request, head),
+            None if is_logged => StoredHead::of_line(&self.target.target[..LINE_MAX.min(self.target.target.len())]),
+            _ => StoredHead::default(),
+        };
         // The ledger is asked now, and nearly all the time that it takes is the ledger's.
         let began = self.began.or_else(|| is_logged.then(Instant::now));
-        (is_logged || self.id.is_some()).then(|| Box::new(ParkedRequest { head, began, id: self.id }))
+        let sale = self.sale.filter(|_| is_logged).map(Arc::clone);
+        (is_logged || self.id.is_some())
+            .then(|| Box::new(ParkedRequest { head, client: self.client, sale, began, id: self.id }))
     }
 
-    /// Writes it down, if it is to be.
+    /// Writes the line, unless the log leaves out answers like this one.
     pub fn write_down(&self, front: &Front, peer: SocketAddr, wire: Option<&Wire>, summary: AnswerSummary) {
         let Some(log) = front.entrance.access_log() else { return };
         if !log.takes(summary.label.is_refusal()) {
             return;
         }
-        let head: &dyn Head = match self.request {
-            Some(request) => request,
-            None => &(),
-        };
-        let target = match self.request {
-            Some(request) => Target {
-                method: request.method.as_bytes(),
-                target: request.target.as_bytes(),
-                protocol: if request.minor_version == 0 { "HTTP/1.0" } else { "HTTP/1.1" },
-            },
-            None => Target::raw(first_line(self.raw)),
-        };
-        let place = self.request.and_then(|request| front.shop.find(request.path));
         let tls = wire.and_then(Wire::tls);
         log.write(&Record {
-            client: front.rules.load().clients.of(peer.ip(), head).address,
+            client: self.client,
             peer,
-            target,
-            head,
+            target: self.target,
+            head: self.head,
             tls: tls.as_ref().map(|tls| tls.version.as_ref()),
             status: Some(summary.status),
             bytes: summary.bytes,
@@ -114,33 +127,39 @@ impl<'r> LoggedRequest<'r> {
             backend: None,
             backend_duration: None,
             tries: 0,
-            sale: place.map(|place| place.sale().id()),
+            sale: self.sale.map(|sale| sale.id()),
             outcome: summary.label.outcome(),
             order: summary.label.order(),
         });
     }
 }
 
-/// A request whose answer is waited for.
+/// A request whose answer is still to come, and what its line needs.
 pub struct ParkedRequest {
-    head: Box<[u8]>,
+    head: StoredHead,
+    client: IpAddr,
+    sale: Option<Arc<Sale>>,
     began: Option<Instant>,
     id: Option<RequestId>,
 }
 
 impl ParkedRequest {
-    /// Gives the request to `with`, as it was.
+    /// Gives the request to `with`.
     pub fn with<T>(self, with: impl FnOnce(LoggedRequest<'_>) -> T) -> T {
-        let mut room = Room::default();
-        match head::parse(&self.head, &mut room) {
-            Parsed::Clear(request) => {
-                with(LoggedRequest { request: Some(&request), raw: b"", began: self.began, id: self.id })
+        let target = match self.head.minor_version() {
+            Some(version) => {
+                let (method, target) = (self.head.method().as_bytes(), self.head.target());
+                Target { method, target, protocol: protocol(version) }
             }
-            Parsed::Partial | Parsed::Doubtful => {
-                with(LoggedRequest { request: None, raw: &self.head, began: self.began, id: self.id })
-            }
-        }
+            None => Target::raw(self.head.target()),
+        };
+        let (client, sale, began) = (self.client, self.sale.as_ref(), self.began);
+        with(LoggedRequest { head: &self.head, target, client, sale, began, id: self.id })
     }
+}
+
+fn protocol(minor_version: u8) -> &'static str {
+    if minor_version == 0 { "HTTP/1.0" } else { "HTTP/1.1" }
 }
 
 /// Up to its end, as far as that is there.

@@ -12,6 +12,7 @@ use crate::http::client::Client;
 use crate::http::request_id::RequestId;
 use crate::limits::Taken;
 use crate::observe::trace;
+use crate::sale::Sale;
 use crate::traffic::rules::{Group, Rules};
 use crate::upstream::Pick;
 
@@ -30,7 +31,9 @@ pub struct RequestContext {
     pub(super) encoder: Option<Encoder>,
     /// What a backend answered with, if a page takes its place.
     pub(super) intercepted: Option<StatusCode>,
-    /// Who asks; nobody in particular before the request was let in.
+    /// The sale that it asks, if the edge answers it itself.
+    pub(super) sale: Option<Arc<Sale>>,
+    /// Who asks.
     pub(super) client: Client,
     /// Counts it as one of its client's under ctx, of what its route allows.
     pub(super) taken: Option<Taken>,
@@ -68,6 +71,7 @@ impl RequestContext {
     pub(super) fn new(rules: Arc<Rules>) -> Self {
         Self {
             rules,
+            sale: None,
             client: Client::UNKNOWN,
             route: None,
             group: None,

@@ -44,7 +44,7 @@ impl Proxy {
         };
         let settings = ctx.group.map(|group| ctx.rules.groups[group].upstream.settings());
         log.write(&Record {
-            client: ctx.rules.clients.of(peer.ip(), head).address,
+            client: ctx.client.address,
             peer,
             target,
             head,
@@ -58,7 +58,7 @@ impl Proxy {
             backend: ctx.last(),
             backend_duration: log_fields.took,
             tries: log_fields.tries,
-            sale: self.shop.find(head.uri.path()).map(|place| place.sale().id()),
+            sale: ctx.sale.as_ref().map(|sale| sale.id()),
             outcome: log_fields.label.outcome(),
             order: log_fields.label.order(),
         });
