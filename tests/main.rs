@@ -1,53 +1,17 @@
-//! Starts the real binaries, a real Redis and a real browser, and tells stories about them.
+//! Integration tests: they start the real binaries, a real Redis and a real browser.
 //!
-//! `harness` holds what the stories are told with; every other module is one family of stories. Each test has its own
-//! processes, ports and folder, so that all of them run at the same time and in any order.
-#![allow(clippy::print_stdout, reason = "a story tells what it did and measured")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed, and says where")]
+//! `harness` starts processes, sends requests and reads what comes back. Every other module is a family of tests, and
+//! families use nothing of each other. Each test has its own processes, ports and folder, so all tests can run at the
+//! same time and in any order.
+#![allow(clippy::print_stdout, reason = "tests print what they measured")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test and names the place")]
 
-mod buying {
-    mod admission;
-    mod article;
-    mod exactness;
-    mod holds;
-    mod odd_requests;
-    mod purchase;
-    mod retries;
-    mod tokens;
-}
+mod buying;
 mod harness;
 mod hostile;
-mod ledgers {
-    mod agreement;
-    mod crash;
-    mod durability;
-    mod outage;
-    mod outboxes;
-}
-mod operating {
-    mod logs;
-    mod metrics;
-    mod packaging;
-    mod reload;
-    mod sales;
-    mod starting_and_stopping;
-    mod tracing;
-    mod upgrade;
-}
+mod ledgers;
+mod operating;
 mod orders;
 mod page;
-mod proxying {
-    mod answers;
-    mod backend_names;
-    mod balancing;
-    mod client_addresses;
-    mod coming_from_nginx;
-    mod front;
-    mod http2;
-    mod proxy_protocol;
-    mod redirect;
-    mod requests;
-    mod tls;
-    mod websockets;
-}
+mod proxying;
 mod torture;

@@ -1,0 +1,10 @@
+//! What operators do: start, stop, reload, upgrade, install, change a sale, and read logs, metrics and traces.
+
+mod logs;
+mod metrics;
+mod packaging;
+mod reload;
+mod sales;
+mod starting_and_stopping;
+mod tracing;
+mod upgrade;
