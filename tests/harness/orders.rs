@@ -1,4 +1,4 @@
-//! The order service, the demo's backend, as a real process, and what several of them share.
+//! The order service as a real process, and what several of them share: a database, a secret, an edge.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -13,7 +13,6 @@ use tempfile::TempDir;
 
 use super::answer::Answer;
 use super::client::{Connection, Request};
-use super::edge::Edge;
 use super::postgres::Postgres;
 use super::process::{Process, binary};
 
@@ -159,9 +158,9 @@ impl Shelf {
         Self { designs: true, ..self }
     }
 
-    /// The same, with this edge.
-    pub fn with_edge(self, edge: &Edge) -> Self {
-        Self { control: format!("http://{}", edge.control_address()), ..self }
+    /// The same, with the edge whose control listener has this address.
+    pub fn with_control(self, control: SocketAddr) -> Self {
+        Self { control: format!("http://{control}"), ..self }
     }
 
     pub fn secret_file(&self) -> PathBuf {

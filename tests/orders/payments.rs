@@ -1,4 +1,4 @@
-//! Payments and cancellations, with a real edge: whatever fails on the way, they come to one end, and the ledger knows it.
+//! Payments and cancellations, with a real edge. Each comes to exactly one end, and the ledger has it.
 
 use std::net::SocketAddr;
 
@@ -54,7 +54,7 @@ fn with_both_databases(story: impl Fn(Shelf)) {
 fn a_payment_is_approved_declined_or_told_twice() {
     with_both_databases(|shelf| {
         let edge = edge_that_sells(10, "5m");
-        let shelf = shelf.with_edge(&edge);
+        let shelf = shelf.with_control(edge.control_address());
         let [approves, declines, tells_twice] = shelf.services(["demo:approve", "demo:decline", "demo:twice"]);
 
         let id = kept(&edge, &approves, 1);
@@ -88,7 +88,7 @@ fn a_payment_is_approved_declined_or_told_twice() {
 #[test]
 fn an_order_is_paid_and_cancelled_before_its_delivery_comes() {
     let edge = edge_that_sells(10, "5m");
-    let service = Shelf::sqlite().with_edge(&edge);
+    let service = Shelf::sqlite().with_control(edge.control_address());
     let service = service.service("demo");
     let (one, two) = (buy_as(edge.address(), "ann"), buy_as(edge.address(), "ann"));
     let answer = service.show(&one);
@@ -108,7 +108,7 @@ fn an_order_is_paid_and_cancelled_before_its_delivery_comes() {
 fn many_tabs_pay_once() {
     with_both_databases(|shelf| {
         let edge = edge_that_sells(10, "5m");
-        let shelf = shelf.with_edge(&edge);
+        let shelf = shelf.with_control(edge.control_address());
         let services = shelf.services(["demo:slow=0.2s", "demo", "demo:twice", "demo:slow=0.1s"]);
         for seq in 1..=5 {
             let id = kept(&edge, &services[0], seq);
@@ -140,7 +140,7 @@ fn many_tabs_pay_once() {
 #[test]
 fn a_slow_payment_goes_on_without_its_buyer() {
     let edge = edge_that_sells(10, "5m");
-    let shelf = Shelf::sqlite().with_edge(&edge);
+    let shelf = Shelf::sqlite().with_control(edge.control_address());
     let service = shelf.service("demo:slow=6s");
     let id = kept(&edge, &service, 1);
     let answer = service.pay(&id);
@@ -155,7 +155,7 @@ fn a_slow_payment_goes_on_without_its_buyer() {
 #[test]
 fn what_the_edge_did_not_hear_is_told_again() {
     let mut edge = edge_that_sells(10, "5m");
-    let shelf = Shelf::sqlite().with_edge(&edge);
+    let shelf = Shelf::sqlite().with_control(edge.control_address());
     let service = shelf.service("demo");
     let (one, two) = (kept(&edge, &service, 1), kept(&edge, &service, 2));
     edge.kill9();
@@ -175,7 +175,7 @@ fn what_the_edge_did_not_hear_is_told_again() {
 fn what_a_process_left_behind_is_taken_up_by_another() {
     with_both_databases(|shelf| {
         let edge = edge_that_sells(10, "5m");
-        let shelf = shelf.with_edge(&edge);
+        let shelf = shelf.with_control(edge.control_address());
         let [mut dies, lives] = shelf.services(["demo:slow=7s", "demo"]);
         let id = kept(&edge, &lives, 1);
         let waits = std::thread::spawn({
@@ -195,7 +195,7 @@ fn what_a_process_left_behind_is_taken_up_by_another() {
 #[test]
 fn money_for_nothing_is_given_back() {
     let edge = edge_that_sells(1, "1s");
-    let shelf = Shelf::sqlite().with_edge(&edge);
+    let shelf = Shelf::sqlite().with_control(edge.control_address());
     let [slow, quick] = shelf.services(["demo:slow=3s", "demo"]);
 
     // Ann's provider takes so long that her ticket is Bob's by then.
@@ -230,7 +230,7 @@ fn money_for_nothing_is_given_back() {
 #[test]
 fn a_late_payment_takes_the_order_back_and_an_older_release_does_not_undo_it() {
     let edge = edge_that_sells(1, "1s");
-    let shelf = Shelf::sqlite().with_edge(&edge);
+    let shelf = Shelf::sqlite().with_control(edge.control_address());
     let service = shelf.service("demo:slow=2.5s");
     let id = kept(&edge, &service, 2);
     assert_eq!(service.pay(&id).status, 202);
@@ -248,7 +248,7 @@ fn a_late_payment_takes_the_order_back_and_an_older_release_does_not_undo_it() {
 fn either_the_payment_or_the_cancellation_wins() {
     with_both_databases(|shelf| {
         let edge = edge_that_sells(100, "5m");
-        let shelf = shelf.with_edge(&edge);
+        let shelf = shelf.with_control(edge.control_address());
         let services = shelf.services(["demo", "demo"]);
         let mut paid = 0;
         for seq in 1..=20 {

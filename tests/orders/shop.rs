@@ -1,4 +1,5 @@
-//! A whole shop: edges, ledger, order services and their database; from a purchase to a paid ticket, whatever fails.
+//! A whole shop: edges, ledger, order services and their database; from a purchase to a paid ticket, whichever part
+//! fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -37,7 +38,7 @@ impl Shop {
     fn open(setup: Setup, shelf: Shelf, sale: &Value) -> Self {
         let at = free_address();
         let edge = with_service(setup, &shelf, at, sale).start();
-        let shelf = shelf.with_edge(&edge);
+        let shelf = shelf.with_control(edge.control_address());
         let service = Some(shelf.service_at(at, "demo:approve"));
         Self { edge, shelf, service, at }
     }

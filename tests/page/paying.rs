@@ -1,4 +1,4 @@
-//! From the countdown to a paid ticket in the database, and all that may come between.
+//! Paying on the page: from the countdown to a paid ticket in the database, and every way in which it can fail.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ impl Shop {
             .proxies_to(json!({ "servers": [{ "address": at, "max_fails": 0 }] }))
             .set("delivery", json!({ "upstream": "load_rule", "secret_file": shelf.secret_file() }))
             .start();
-        let shelf = shelf.with_edge(&edge);
+        let shelf = shelf.with_control(edge.control_address());
         let service = shelf.service_at(at, payment);
         Self { edge, shelf, _service: service }
     }

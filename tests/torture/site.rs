@@ -1,5 +1,5 @@
-//! A whole site of real processes: edges, a network for each, Redis, order services. It is also their supervisor: it
-//! brings faults upon them, starts again what has ended, and notices what ended by itself.
+//! A whole site of real processes: edges, a network for each, Redis, order services. It is their supervisor, too: it
+//! causes faults, restarts what it ended, and notices processes that end by themselves.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -163,7 +163,7 @@ impl Site {
             }
             edges.push(delivers_to(setup, &orders, &shelf).start());
         }
-        let shelf = shelf.with_edge(&edges[0]);
+        let shelf = shelf.with_control(edges[0].control_address());
         let doors = Doors {
             public: edges.iter().map(Edge::address).collect(),
             control: edges.iter().map(Edge::control_address).collect(),
