@@ -1,4 +1,4 @@
-//! Whoever buys brings a token that the shop made: with openssl here, as docs/integrating/admission.md says, and with our own command.
+//! Admission tokens, made with openssl as docs/integrating/admission.md describes, and with `spikegate admission`.
 
 use std::process::{Command, Output};
 
@@ -97,7 +97,7 @@ fn only_whoever_was_admitted_may_buy() {
 #[test]
 fn sold_out_comes_first_and_a_made_order_is_never_denied() {
     let shop = Shop::with(json!({ "total": 2 }));
-    let soon = token(NEW, "ticket", None, 0, now_s() + 2);
+    let soon = token(NEW, "ticket", None, 0, now_s() + 6);
     let request = with(purchase_with_key("k"), &soon);
     let order = buy(shop.edge.address(), &request);
     assert!(order.is_order());

@@ -14,7 +14,7 @@ use super::client::{Connection, Request};
 use super::orders::{OrderService, Shelf};
 use super::process::{Process, Successor, binary, free_address};
 use super::redis::{KEY, Redis, Sentinels};
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, becomes, eventually, wait_until};
 
 /// What an edge is going to be told.
 #[derive(Clone)]
@@ -417,8 +417,22 @@ impl Edge {
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
+    /// Waits until this metric, summed as in [`Edge::metric`], has the expected value. Needed for everything that is
+    /// counted after the answer: requests, proxied requests, lines of the access log, deliveries, spans.
+    #[track_caller]
+    pub fn wait_for_metric(&self, name: &str, label: &str, expected: u64) {
+        becomes(&format!("{name} {label}"), expected, || self.metric(name, label));
+    }
+
+    /// What the edge has written to standard error.
     pub fn log(&self) -> String {
         self.process.log()
+    }
+
+    /// Waits until the log has a line with this text.
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str) {
+        wait_until(&format!("the log has {text:?}"), || self.log(), |log| log.contains(text));
     }
 
     /// Ends it with no chance to tidy up.

@@ -1,4 +1,4 @@
-//! Clients that are slow on purpose: every wait on them ends.
+//! Clients that are slow on purpose: the edge stops waiting for each of them.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,10 +8,11 @@ use serde_json::json;
 
 use crate::harness::backend::After;
 use crate::harness::purchase::purchase;
-use crate::harness::{Backend, Edge, Request, eventually};
+use crate::harness::{Backend, Edge, PATIENCE, Request, eventually};
 
-/// Sends a byte every 100 ms until that fails or an answer comes; says how long it was endured.
-fn trickle(stream: &mut TcpStream, byte: u8) -> Duration {
+/// Sends a byte every 100 ms until that fails or an answer comes, which must be within [`PATIENCE`].
+#[track_caller]
+fn trickle(stream: &mut TcpStream, byte: u8) {
     let begun = Instant::now();
     stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     loop {
@@ -21,9 +22,9 @@ fn trickle(stream: &mut TcpStream, byte: u8) -> Duration {
             .as_ref()
             .is_err_and(|error| matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut));
         if sent.is_err() || !is_silent {
-            return begun.elapsed();
+            return;
         }
-        assert!(begun.elapsed() < Duration::from_secs(20), "it goes on for ever");
+        assert!(begun.elapsed() < PATIENCE, "the edge waits for ever");
     }
 }
 
@@ -36,8 +37,7 @@ fn a_purchases_body_has_one_deadline_however_it_trickles_in() {
     ] {
         let mut connection = edge.connect();
         connection.send(head.as_bytes());
-        let endured = trickle(connection.stream(), b' ');
-        assert!(endured < Duration::from_secs(8), "{endured:?}");
+        trickle(connection.stream(), b' ');
     }
     assert_eq!(edge.sold(), 0);
 }
@@ -50,8 +50,7 @@ fn a_head_behind_chunks_has_one_deadline_too() {
     let chunked = purchase().json(&json!({ "quantity": 1 })).chunked(4);
     assert_eq!(connection.ask(&chunked).status, 201);
     connection.send(b"GET /sales/ticket HTTP/1.1\r\nX: ");
-    let endured = trickle(connection.stream(), b'x');
-    assert!(endured < Duration::from_secs(8), "{endured:?}");
+    trickle(connection.stream(), b'x');
 }
 
 #[test]

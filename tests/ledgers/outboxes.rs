@@ -1,4 +1,4 @@
-//! What every ledger promises about its outboxes: whose turn it is, how far it is, and what is set aside.
+//! The outbox of every ledger: which edge delivers, how far it is, and which events are set aside.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -144,7 +144,7 @@ async fn one_edge_at_a_time_delivers_and_another_goes_on_where_it_stopped() {
     let (_redis, _folder, subjects) = both().await;
     for subject in subjects {
         let name = subject.name;
-        let (here, there) = (claim("here", Duration::from_millis(300)), long("there"));
+        let (here, there) = (claim("here", Duration::from_secs(3)), long("there"));
         subject.buy(1).await;
         assert_eq!(subject.next(&here, 100).await, [1, 2], "{name}");
         subject.record(&here, up_to(1)).await;
@@ -171,12 +171,12 @@ async fn one_edge_at_a_time_delivers_and_another_goes_on_where_it_stopped() {
 async fn a_lease_is_renewed_when_half_of_it_is_gone_and_is_its_owners_until_another_takes_it() {
     let (_redis, _folder, subjects) = both().await;
     for subject in subjects {
-        let (name, here) = (subject.name, claim("here", Duration::from_millis(600)));
+        let (name, here) = (subject.name, claim("here", Duration::from_secs(4)));
         assert_eq!(subject.take(&here, 0).await.lease.left, here.lease, "{name}");
         tokio::time::sleep(Duration::from_millis(100)).await;
         let left = subject.take(&here, 0).await.lease.left;
         assert!(left < here.lease && left >= here.lease / 2, "{name}: {left:?} are enough");
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(here.lease / 2).await;
         assert_eq!(subject.take(&here, 0).await.lease.left, here.lease, "{name}: renewed");
         tokio::time::sleep(here.lease).await;
         assert_eq!(subject.record(&here, up_to(1)).await, Recorded::Done, "{name}: nobody else was there");

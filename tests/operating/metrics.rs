@@ -1,5 +1,4 @@
-//! What an edge tells Prometheus, and what is made of it: the documents, the alerts and the dashboard hold for a real edge and
-//! a real Prometheus.
+//! Metrics: documentation, alerts and dashboard match a real edge and a real Prometheus.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +13,7 @@ use crate::harness::backend::After;
 use crate::harness::client::everything;
 use crate::harness::process::{Process, free_address};
 use crate::harness::purchase::purchase;
-use crate::harness::{Authority, Backend, Edge, OrderService, Redis, Request, Shelf, buy, eventually};
+use crate::harness::{Authority, Backend, Edge, OrderService, Redis, Request, Shelf, becomes, buy, eventually};
 
 /// A metric as an edge tells it, or as the document does: its type, and its labels.
 type Metrics = BTreeMap<String, (String, BTreeSet<String>)>;
@@ -144,13 +143,13 @@ fn every_request_is_counted_where_it_belongs() {
 
     // What is counted at the end of a request may come a moment after its answer.
     let count = |name, label| edge.metric(name, label);
-    eventually("all are counted", || (count("spikegate_requests_total", "") >= 13).then_some(()));
+    edge.wait_for_metric("spikegate_requests_total", "", 13);
     assert_eq!(count("spikegate_requests_total", "2xx"), 7);
     assert_eq!(count("spikegate_requests_total", "4xx"), 6);
     assert_eq!(count("spikegate_requests_total", ""), 13);
-    assert_eq!(count("spikegate_proxied_requests_total", "upstream=\"load_rule\",code=\"2xx\""), 4);
-    assert_eq!(count("spikegate_proxied_request_seconds_count", "load_rule"), 4);
-    assert_eq!(count("spikegate_upstream_answer_seconds_count", "load_rule"), 4);
+    edge.wait_for_metric("spikegate_proxied_requests_total", "upstream=\"load_rule\",code=\"2xx\"", 4);
+    edge.wait_for_metric("spikegate_proxied_request_seconds_count", "load_rule", 4);
+    edge.wait_for_metric("spikegate_upstream_answer_seconds_count", "load_rule", 4);
     assert_eq!(count("spikegate_purchases_total", "ordered"), 3);
     assert_eq!(count("spikegate_purchase_seconds_count", ""), count("spikegate_ledger_attempts_total", ""));
     assert_eq!(count("spikegate_ledger_batch_size_sum", ""), count("spikegate_ledger_attempts_total", ""));
@@ -166,15 +165,15 @@ fn every_request_is_counted_where_it_belongs() {
 fn a_ledger_that_is_gone_shows() {
     let mut redis = Redis::start();
     let edge = Edge::setup().redis_at(&redis.url(), "200ms").ticket(json!({ "total": 9, "deadline": "300ms" })).start();
-    assert_eq!(edge.metric("spikegate_sale_hears_ledger", "ticket"), 1);
+    edge.wait_for_metric("spikegate_sale_hears_ledger", "ticket", 1);
     redis.kill9();
-    eventually("the gate says so", || (edge.metric("spikegate_sale_hears_ledger", "ticket") == 0).then_some(()));
+    edge.wait_for_metric("spikegate_sale_hears_ledger", "ticket", 0);
     buy(edge.address(), &purchase());
     let faults = || {
         edge.metric("spikegate_purchases_total", "unavailable") + edge.metric("spikegate_purchases_total", "unknown")
     };
-    eventually("a fault is counted", || (faults() == 1).then_some(()));
-    assert_eq!(edge.metric("spikegate_requests_total", "5xx"), 1);
+    becomes("purchases without an answer of the ledger", 1, faults);
+    edge.wait_for_metric("spikegate_requests_total", "5xx", 1);
 }
 
 /// The expressions of the alerts and of the dashboard's panels, as Prometheus is to be asked them.

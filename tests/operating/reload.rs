@@ -1,4 +1,4 @@
-//! A configuration that is changed while the edge runs: taken on as a whole or not at all, and nobody loses a request.
+//! Reloads: the edge applies a changed configuration as a whole or not at all, and no request is lost.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,7 +53,7 @@ fn routes_and_groups_come_and_go() {
     assert_eq!(open.ask(&Request::get("/")).status, 404);
 
     assert_eq!(edge.reload(|setup| setup), json!({ "changed": [], "needs_restart": [] }));
-    assert!(edge.log().contains("reloaded: nothing has changed"), "{}", edge.log());
+    edge.wait_for_log("reloaded: nothing has changed");
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_file_that_is_wrong_changes_nothing_and_is_told() {
     assert_eq!(edge.ask(&Request::get("/")).text(), "old", "not even what was right in it");
 
     edge.signal("HUP");
-    eventually("it is logged", || edge.log().contains("everything stays as it was: clint: ").then_some(()));
+    edge.wait_for_log("everything stays as it was: clint: ");
     edge.rewrite(|setup| {
         setup.without("clint").set("routes", json!([{ "path": "/", "files": { "root": "/nowhere" } }]))
     });
@@ -158,7 +158,7 @@ fn what_needs_a_restart_is_told_and_the_rest_is_taken_on() {
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     let waits = json!([format!("listen[{more}]"), "threads", "ledger.sync"]);
     assert_eq!(told, json!({ "changed": ["upstreams.load_rule"], "needs_restart": waits }));
-    assert!(edge.log().contains(&format!("needs a restart or an upgrade: listen[{more}], threads")), "{}", edge.log());
+    edge.wait_for_log(&format!("needs a restart or an upgrade: listen[{more}], threads"));
     assert_eq!(edge.ask(&Request::get("/")).text(), "new");
     assert!(Connection::try_to(more).is_err());
     assert_eq!(edge.reload(|setup| setup)["needs_restart"], told["needs_restart"], "it is told again until it is done");

@@ -1,10 +1,10 @@
-//! The process as an operator sees it: how it starts, why it does not, and how it ends.
+//! How the process starts, why it refuses to start, and how it ends.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::thread::scope;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -52,10 +52,8 @@ fn a_port_that_is_taken_ends_the_process_and_is_named() {
             false => setup.write(address, free_address()),
             true => setup.write(free_address(), address),
         };
-        let begun = Instant::now();
         let stderr = fails(1, &["run", "--config", config.to_str().unwrap()]);
         assert!(stderr.contains(&address.to_string()), "{stderr}");
-        assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
     }
 }
 
@@ -209,7 +207,7 @@ fn sigterm_answers_what_is_under_way_and_ends_in_good_order() {
         After::KeepOpen
     });
     let mut edge = Edge::setup()
-        .set("shutdown", json!({ "grace": "5s" }))
+        .set("shutdown", json!({ "grace": "1m" }))
         .redis_at(&network.redis_url(), "10s")
         .proxies_to(json!({ "servers": [{ "address": backend.address() }] }))
         .ticket(json!({ "total": 100, "deadline": "20s" }))
@@ -225,7 +223,6 @@ fn sigterm_answers_what_is_under_way_and_ends_in_good_order() {
     eventually("all are under way", || (backend.requests() == 10 && redis.sold() >= 2).then_some(()));
 
     edge.signal("TERM");
-    let begun = Instant::now();
     eventually("it takes no more connections", || Connection::try_to(edge.address()).is_err().then_some(()));
     network.release();
     for connection in &mut proxied {
@@ -235,9 +232,9 @@ fn sigterm_answers_what_is_under_way_and_ends_in_good_order() {
         let answer = connection.answer();
         assert!(Outcome::of(&answer).is_order(), "a purchase that was under way is answered: {answer:?}");
     }
+    // `wait` gives up long before the grace ends.
     let (status, _) = edge.wait();
     assert_eq!(status.code(), Some(0), "{}", edge.log());
-    assert!(begun.elapsed() < Duration::from_secs(6), "it took {:?}", begun.elapsed());
     assert_eq!(redis.books_agree().len(), 11);
 }
 
@@ -249,9 +246,8 @@ fn sigterm_under_load_loses_no_order_that_was_answered() {
         let load = scope.spawn(move || crate::harness::crowd::try_crowd(20, 20_000, &[address], |_| purchase()));
         eventually("the sale is on", || (edge.sold() >= 200).then_some(()));
         edge.signal("TERM");
-        let (status, took) = edge.wait();
+        let (status, _) = edge.wait();
         assert_eq!(status.code(), Some(0), "{}", edge.log());
-        assert!(took < Duration::from_secs(5), "it took {took:?}");
         load.join().unwrap()
     });
     let outcomes: Vec<Outcome> = answers.iter().flatten().map(Outcome::of).collect();
@@ -267,12 +263,12 @@ fn sigterm_under_load_loses_no_order_that_was_answered() {
 #[test]
 fn without_anything_under_way_sigterm_and_sigint_end_it_soon() {
     for signal in ["TERM", "INT"] {
-        let mut edge = Edge::setup().set("shutdown", json!({ "grace": "10s" })).ticket(json!({ "total": 10 })).start();
+        // `wait` gives up long before the grace ends: the edge does not wait for an idle connection.
+        let mut edge = Edge::setup().set("shutdown", json!({ "grace": "1m" })).ticket(json!({ "total": 10 })).start();
         let idle = edge.connect();
         edge.signal(signal);
-        let (status, took) = edge.wait();
+        let (status, _) = edge.wait();
         assert_eq!(status.code(), Some(0), "{signal}: {}", edge.log());
-        assert!(took < Duration::from_secs(5), "{signal}: nobody had to be waited for, and it took {took:?}");
         drop(idle);
     }
 }

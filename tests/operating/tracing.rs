@@ -1,4 +1,4 @@
-//! Traces, as a collector gets them.
+//! Traces, as a collector receives them.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use crate::harness::backend::After;
 use crate::harness::edge::Setup;
 use crate::harness::process::free_address;
 use crate::harness::purchase::purchase;
-use crate::harness::{Backend, Connection, Edge, Request, buy, crowd, eventually};
+use crate::harness::{Backend, Connection, Edge, Request, buy, crowd, eventually, wait_until};
 
 /// As the W3C's document has it.
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -165,7 +165,9 @@ fn purchases_that_need_the_ledger_are_traced_with_their_batch() {
         assert_eq!(buy(edge.address(), &purchase()).name(), "sold-out");
     }
     let purchases = collector.spans("purchase", 40);
-    let batches = collector.spans("ledger reserve", 1);
+    let size = |batch: &Span| attribute(batch, "spikegate.batch.size").as_u64().unwrap();
+    let all = || collector.spans("ledger reserve", 1);
+    let batches = wait_until("the batches of 40 purchases", all, |all| all.iter().map(size).sum::<u64>() >= 40);
     assert_eq!(purchases.len(), 40, "refusals from memory are not traced");
     for purchase in &purchases {
         assert_eq!(
@@ -176,8 +178,7 @@ fn purchases_that_need_the_ledger_are_traced_with_their_batch() {
         let of = |batch: &&Span| id(&batch.parent_span_id) || batch.links.iter().any(|link| id(&link.span_id));
         assert_eq!(batches.iter().filter(of).count(), 1, "every purchase is in one batch");
     }
-    let sizes: u64 = batches.iter().map(|batch| attribute(batch, "spikegate.batch.size").as_u64().unwrap()).sum();
-    assert_eq!(sizes, 40);
+    assert_eq!(batches.iter().map(size).sum::<u64>(), 40);
     eventually("all are counted", || (edge.metric("spikegate_trace_spans_total", "sent") >= 40).then_some(()));
 }
 
@@ -193,7 +194,7 @@ fn a_collector_that_is_not_there_harms_nobody() {
         assert_eq!(edge.connect().ask(&Request::get("/")).status, 200);
     }
     eventually("it is counted", || (edge.metric("spikegate_trace_spans_total", "failed") >= 40).then_some(()));
-    assert!(edge.log().contains("tracing.endpoint"));
+    edge.wait_for_log("tracing.endpoint");
     edge.signal("TERM");
     assert!(edge.wait().0.success());
 }

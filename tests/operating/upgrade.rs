@@ -1,4 +1,4 @@
-//! One edge takes another's place while clients come, and an edge that is to end says so first.
+//! Upgrades under load, and readiness before an edge stops.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -111,7 +111,7 @@ fn goes_on(edge: &mut Edge, why: &str) {
     assert_eq!((answer.status, answer.problem().as_str()), (409, "upgrade-failed"), "{answer:?}");
     let detail = answer.json()["detail"].as_str().unwrap().to_owned();
     assert!(detail.starts_with("This process goes on. ") && detail.contains(why), "{detail}");
-    assert!(edge.log().contains("no upgrade, this process goes on: "), "{}", edge.log());
+    edge.wait_for_log("no upgrade, this process goes on: ");
     eventually("it sells", || buy(edge.address(), &purchase()).is_order().then_some(()));
     assert_eq!(edge.sold(), sold + 1);
     eventually("it is ready", || edge.is_ready().then_some(()));
@@ -179,29 +179,27 @@ fn an_upgrade_takes_on_what_a_reload_cannot() {
 #[test]
 fn readiness_goes_before_the_service() {
     let backend = Backend::named("backend");
-    let mut edge = setup(&backend).set("shutdown", json!({ "delay": "6s", "grace": "5s" })).start();
+    let mut edge = setup(&backend).set("shutdown", json!({ "delay": "1m" })).start();
     let mut open = edge.connect();
     assert_eq!(open.ask(&Request::get("/")).status, 200);
-    let begun = Instant::now();
     edge.signal("TERM");
     eventually("it is not ready", || (!edge.is_ready()).then_some(()));
     assert_eq!(edge.control(&Request::get("/readyz")).text(), "stopping\n");
     assert_eq!(edge.control(&Request::get("/healthz")).status, 200, "it is alive");
     let (kept, anew) = (open.ask(&Request::get("/")), edge.ask(&Request::get("/")));
-    assert!(begun.elapsed() < Duration::from_secs(6), "the machine is too slow for this test");
     for answer in [kept, anew, edge.ask(&purchase())] {
         assert!(answer.status < 300 && !answer.closes(), "{answer:?}");
     }
-    eventually("it takes no more connections", || Connection::try_to(edge.address()).is_err().then_some(()));
-    assert!(begun.elapsed() >= Duration::from_secs(6));
     drop(open);
-    assert_eq!(edge.wait().0.code(), Some(0), "{}", edge.log());
-
-    let mut edge = setup(&backend).set("shutdown", json!({ "delay": "60s" })).start();
-    edge.signal("TERM");
-    eventually("it is not ready", || (!edge.is_ready()).then_some(()));
     edge.signal("TERM");
     assert_eq!(edge.wait().0.code(), Some(0), "a second one ends the delay: {}", edge.log());
+
+    let mut edge = setup(&backend).set("shutdown", json!({ "delay": "2s", "grace": "5s" })).start();
+    let begun = Instant::now();
+    edge.signal("TERM");
+    eventually("it takes no more connections", || Connection::try_to(edge.address()).is_err().then_some(()));
+    assert!(begun.elapsed() >= Duration::from_secs(2), "after {:?}", begun.elapsed());
+    assert_eq!(edge.wait().0.code(), Some(0), "{}", edge.log());
 }
 
 #[test]

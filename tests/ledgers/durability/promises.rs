@@ -1,4 +1,4 @@
-//! What the configuration says of Redis is compared with what Redis is.
+//! The edge compares what the configuration promises of Redis with how Redis is configured.
 
 use std::process::Command;
 
@@ -22,7 +22,7 @@ fn an_edge_does_not_sell_from_a_redis_that_is_weaker_than_promised() {
 
     // With what it is, it sells, and says what may be lost; without a promise too.
     let edge = setup.clone().with_redis("durability", json!("everysec")).start();
-    assert!(edge.log().contains("may lose about a second of orders"), "{}", edge.log());
+    edge.wait_for_log("may lose about a second of orders");
     sells_on(&edge);
 }
 
@@ -35,7 +35,7 @@ fn a_redis_that_becomes_weaker_is_left_at_the_next_connection() {
     redis.command::<()>("CONFIG SET appendfsync everysec");
     redis.command::<()>("CLIENT KILL TYPE normal SKIPME yes");
     eventually("it stops", || (buy(edge.address(), &purchase()).name() == "ledger-unavailable").then_some(()));
-    eventually("it says why", || edge.log().contains("is weaker than ledger.redis says").then_some(()));
+    edge.wait_for_log("is weaker than ledger.redis says");
     redis.command::<()>("CONFIG SET appendfsync always");
     sells_on(&edge);
 }
@@ -47,7 +47,7 @@ fn a_policy_that_throws_sales_away_is_not_sold_under() {
     redis.command::<()>("CONFIG SET maxmemory 100mb");
     let setup = Edge::setup().redis(&redis).ticket(tickets(10));
     let edge = setup.clone().start();
-    assert!(edge.log().contains("maxmemory-policy is allkeys-lru"), "{}", edge.log());
+    edge.wait_for_log("maxmemory-policy is allkeys-lru");
     let promising = setup.with_redis("durability", json!("always"));
     let config = promising.write(free_address(), free_address());
     let refused = Command::new(binary("spikegate")).args(["run", "--config"]).arg(config).output().unwrap();
@@ -61,8 +61,8 @@ fn where_redis_may_not_be_asked_the_edge_says_so_and_sells() {
     let setup = Edge::setup().redis(&redis).ticket(tickets(10)).with_redis("durability", json!("always"));
     let edge = setup.start();
     sells_on(&edge);
-    let log = edge.log();
-    assert!(log.contains("CONFIG GET is not allowed") && log.contains("may not be asked for INFO"), "{log}");
+    edge.wait_for_log("CONFIG GET is not allowed");
+    edge.wait_for_log("may not be asked for INFO");
 }
 
 #[test]

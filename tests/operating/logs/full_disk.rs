@@ -1,4 +1,4 @@
-//! Logs that are moved away, disks that are full, and the end of an edge.
+//! Log rotation, full disks, and the last lines before an edge ends.
 
 use std::io::Read;
 use std::process::Command;
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{in_json, lines, logged, read};
 use crate::harness::purchase::purchase;
-use crate::harness::{Edge, Request, buy, eventually};
+use crate::harness::{Edge, Request, becomes, buy, eventually};
 
 #[test]
 fn logs_are_opened_again_and_no_line_is_lost_under_load() {
@@ -64,7 +64,8 @@ fn logs_are_opened_again_and_no_line_is_lost_under_load() {
         next[client] += number + 1;
     }
     let sums: u64 = next.iter().sum();
-    assert!(sums > 0 && all("error.log").matches("logs opened again").count() == 5, "{}", all("error.log"));
+    assert!(sums > 0);
+    becomes("lines of the error log", 5, || all("error.log").matches("logs opened again").count());
     assert_eq!(edge.metric("spikegate_access_log_dropped_total", ""), 0);
     assert!(path("access.log").metadata().is_ok_and(|about| {
         use std::os::unix::fs::PermissionsExt;
@@ -135,8 +136,8 @@ fn the_last_lines_are_there_when_an_edge_ends() {
         edge.ask(&purchase());
     }
     edge.signal("TERM");
-    let (status, took) = edge.wait();
-    assert!(status.success() && took < Duration::from_secs(10), "{status} {took:?}");
+    let (status, _) = edge.wait();
+    assert!(status.success(), "{status}");
     assert_eq!(lines(&edge, 20).len(), 20);
     let errors = read(&edge.folder().join("error.log"));
     assert!(errors.contains("ready: listening") && errors.trim_end().ends_with("stopped"), "{errors}");

