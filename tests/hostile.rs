@@ -1,4 +1,4 @@
-//! Clients that mean harm: what they send reaches nobody who was not meant to have it, and what they hold costs little.
+//! Hostile clients: their requests reach nothing that they should not reach, and the resources that they hold are few.
 
 mod crowds;
 mod injection;

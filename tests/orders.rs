@@ -1,4 +1,4 @@
-//! What becomes of orders in the order service: how they get there, and how they are paid and cancelled.
+//! The order service: how orders reach it, and how they are paid and cancelled.
 
 mod designs;
 mod payments;

@@ -1,6 +1,6 @@
 //! The page where people buy, in a real browser, through a real edge.
 //!
-//! Every story leaves pictures in `target/tmp/page`.
+//! Every test leaves pictures in `target/tmp/page`.
 
 mod access;
 mod buying;

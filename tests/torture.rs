@@ -1,8 +1,8 @@
-//! Two edges, Redis, an order service and a crowd, and everything fails: processes die and freeze, the network loses and
-//! delays, clocks jump, disks are full. Nothing may be oversold, undersold or lost.
+//! Two edges, Redis, an order service and a crowd, while everything fails: processes are killed and frozen, the network
+//! loses and delays, clocks jump, disks are full. No ticket may be oversold, undersold or lost.
 //!
-//! Every story is a schedule of faults drawn from a seed. `make torture` runs them for longer and with other seeds;
-//! docs/internals/torture.md says what is injected and what is checked.
+//! Each test is a schedule of faults drawn from a seed. `make torture` runs them longer and with other seeds;
+//! docs/internals/torture.md describes the faults and the checks.
 
 mod buyers;
 mod by_hand;

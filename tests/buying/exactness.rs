@@ -1,4 +1,4 @@
-//! Exactly what there is, is sold: never more, never less, and few of the many who ask trouble the ledger.
+//! The edges sell exactly the stock, and refuse most purchases without asking the ledger.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

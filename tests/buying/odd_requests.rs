@@ -1,5 +1,5 @@
-//! Purchases in forms that no one would expect: each has its right answer, leaves its connection in the state that the
-//! answer told, and sells nothing where it is refused.
+//! Purchases in unusual forms. Each has the right answer, leaves its connection in the announced state, and sells
+//! nothing if it is refused.
 
 mod bodies;
 mod connections;

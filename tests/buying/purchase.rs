@@ -1,4 +1,4 @@
-//! One buyer's purchase: how many, by whom, and up to which limit.
+//! One buyer's purchase: quantity, buyer and limits.
 
 use std::net::SocketAddr;
 

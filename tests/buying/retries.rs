@@ -1,4 +1,4 @@
-//! Asking again: the same key has the same order, whatever happened in between and wherever it is asked.
+//! Retries: the same idempotency key returns the same order, at every edge and after every failure.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Who buys, proven by a token or told by a proxy of ours, and what does not prove it.
+//! Buyers identified by a token or by a trusted proxy, and forgeries of both.
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -1,4 +1,4 @@
-//! ApacheBench, the article's own tool: HTTP/1.0, a new connection a request unless told `-k`.
+//! ApacheBench, the article's own tool: HTTP/1.0, one connection for each request unless it is given `-k`.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};

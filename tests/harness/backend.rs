@@ -1,4 +1,4 @@
-//! A backend that does what its test tells it to, in this process.
+//! A backend in this process, with a handler from the test.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};

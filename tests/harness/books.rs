@@ -1,4 +1,4 @@
-//! What is written of a sale, and whether all of it says the same. Pure: whoever has read the books may check them.
+//! The books: everything that a ledger stores about a sale, and the check that all of it agrees. Without I/O.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

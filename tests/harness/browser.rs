@@ -1,8 +1,8 @@
 //! A real browser: Debian's Chromium without a window, driven through chromedriver by WebDriver (W3C), which is JSON
 //! over HTTP.
 //!
-//! The client is this file and not one of the crates for it: the stories need a dozen commands, `ureq` is there
-//! already, and the crates would bring an asynchronous HTTP client into tests that have nothing asynchronous.
+//! The client is written here because the tests need a dozen commands only, and `ureq` is a dependency already. The
+//! crates for WebDriver would add an asynchronous HTTP client.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;

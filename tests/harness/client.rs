@@ -1,4 +1,4 @@
-//! A client that says exactly what it is told to, byte for byte, and misses nothing of what comes back.
+//! An HTTP client that sends exactly the given bytes and checks every byte of the answer.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};

@@ -1,4 +1,4 @@
-//! Many clients at a time.
+//! Many clients at the same time.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! A DNS server that knows what its test tells it, in this process: addresses of names over UDP, and nothing else.
+//! A DNS server in this process: it answers questions for IPv4 addresses over UDP, and nothing else.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};

@@ -1,8 +1,8 @@
 //! A network that fails on demand: a TCP relay in front of one address, with threads of its own.
 //!
-//! It passes bytes both ways, each way as its [`Passage`] says. TCP never loses a piece out of the middle of a stream, so
-//! neither does this: once something was lost on a connection, nothing passes on it that way any more, and it is torn when
-//! the network is well again.
+//! It passes bytes both ways, each way as its [`Passage`] says. TCP never loses bytes from the middle of a stream, so
+//! this relay does not either: after a loss, it passes nothing more on that connection in that direction, and it closes
+//! the connection when the network is well again.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};

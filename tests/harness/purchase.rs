@@ -1,4 +1,4 @@
-//! Purchases, and how they end.
+//! Purchases and their outcomes.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

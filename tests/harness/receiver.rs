@@ -1,5 +1,5 @@
-//! An order service that does what its test tells it to, in this process: it keeps deliveries, checks every signature, and
-//! can refuse, fail, hang, or take a delivery without a word.
+//! An order service in this process. It keeps deliveries and checks every signature. A test can make it refuse, fail,
+//! hang, or keep a delivery without an answer.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! A Redis of the test's own, that can be stopped, frozen, killed and started again, and whose books can be checked.
+//! A Redis of the test's own that can be stopped, frozen, killed and started again, and whose books can be checked.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

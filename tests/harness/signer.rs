@@ -1,4 +1,4 @@
-//! Whoever makes tokens for buyers, with openssl and nothing of ours.
+//! Tokens of buyers, signed with openssl and with no code of Spikegate.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! wrk: as many requests on kept connections as there is time for.
+//! wrk: as many requests on kept connections as fit into a duration.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! Crowds of clients that hold what they can get, while others buy.
+//! Crowds of clients that hold connections, while others buy.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

@@ -1,4 +1,4 @@
-//! What one address may take, and what all may.
+//! Limits on requests and connections, for one address and for all.
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -1,4 +1,4 @@
-//! More than can be served: the rest is refused early, and nothing that was accepted is lost.
+//! More purchases than the ledger can serve: the edge refuses the rest early, and loses none that it accepted.
 
 use std::collections::HashSet;
 use std::sync::Mutex;

@@ -1,4 +1,4 @@
-//! A backend that reads HTTP as strictly as the standard has it, and keeps every byte that is anything else.
+//! A backend that parses HTTP strictly by the standard, and records every byte that does not conform.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

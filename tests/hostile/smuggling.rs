@@ -1,4 +1,4 @@
-//! Requests that two readers could take for different ones. None hides another.
+//! Request smuggling: requests that two parsers could read differently. None hides another.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Model, Redis and embedded ledger agree, whatever is asked of them, and a batch of N is N batches of one.
+//! Model, Redis and embedded ledger give the same results, and a batch of N purchases equals N batches of one.
 
 use std::collections::BTreeMap;
 use std::path::Path;

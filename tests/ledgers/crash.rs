@@ -1,4 +1,5 @@
-//! The edge is killed in mid-sale with the embedded ledger: what it answered stands, and the rest can still be sold.
+//! An edge with the embedded ledger is killed during a sale. No confirmed order is lost, and the rest can still be
+//! sold.
 
 use std::collections::BTreeSet;
 use std::io;

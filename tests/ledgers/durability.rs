@@ -1,4 +1,4 @@
-//! What Redis keeps and what it may lose: what was lost is noticed, nothing is sold on top of it, and it is written again.
+//! Data that Redis loses. The edges notice the loss, stop the sale, and write the lost orders again.
 
 mod failover;
 mod power_loss;

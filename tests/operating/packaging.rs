@@ -1,4 +1,4 @@
-//! What is installed, and what supervisors ask: `make install`, units, manual pages, completions, and health checks.
+//! Installation and health checks: `make install`, units, manual pages, completions.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -1,4 +1,4 @@
-//! The two designs that the edge is compared with do what is said of them, or the comparison would be worth nothing.
+//! The two designs that the benchmarks compare Spikegate with work as described.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! Deliveries: kept once, whatever comes twice, late, to several processes, or from somebody else.
+//! Delivery, the side of the order service: it keeps each event once, and only from the edge.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! Tickets are waited for, bought, and still there after a reload.
+//! Buying on the page: the countdown, a purchase, and the order after a reload.
 
 use std::time::Duration;
 

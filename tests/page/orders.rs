@@ -1,4 +1,4 @@
-//! What becomes of an order is seen on the page, whoever does it.
+//! The page shows every change of an order, no matter who made it.
 
 use serde_json::json;
 

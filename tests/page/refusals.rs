@@ -1,4 +1,4 @@
-//! Every refusal is told in words that anybody understands, in both languages.
+//! The page explains every refusal in both languages.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! The page has words for whatever it may be told.
+//! The page has a text for every problem type that the edge and the order service return.
 
 use std::collections::BTreeSet;
 

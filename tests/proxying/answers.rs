@@ -1,5 +1,4 @@
-//! What becomes of an answer on its way: it is compressed, its header is changed, an operator's page takes its place, or
-//! it comes from a folder.
+//! What a route does to an answer: compression, headers, an error page of the operator; and answers from files.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;

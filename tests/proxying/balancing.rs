@@ -1,4 +1,4 @@
-//! Which backend gets which request: weights, turns, hashes, and what happens when a backend is not well.
+//! Load balancing: weights, methods, health, backups, and limits of a backend.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -1,5 +1,4 @@
-//! Who asks, and what of it counts: addresses that our own proxies tell and that strangers claim, lists of addresses, and
-//! what a route allows each of them.
+//! The address of a client: who may name it, which addresses may ask, and the limits of a route for each address.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Condvar, Mutex};

@@ -1,5 +1,5 @@
-//! docs/coming-from-nginx.md, as it stands there: a real Nginx with its nginx.conf, an edge with its YAML, and the same backends
-//! behind both.
+//! The examples of docs/coming-from-nginx.md: a real Nginx with its nginx.conf and an edge with its YAML, in front of
+//! the same backends.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

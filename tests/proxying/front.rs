@@ -1,4 +1,4 @@
-//! The front door and Pingora behind it: one answer, whoever gives it, and no request that is two.
+//! The front door and Pingora give the same answers, and no request is read as two.
 
 mod damaged_requests;
 mod door;

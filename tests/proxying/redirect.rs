@@ -1,4 +1,4 @@
-//! From port 80 to port 443.
+//! The redirect from HTTP to HTTPS.
 
 use std::net::SocketAddr;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! WebSockets, spoken by a client and a server that know nothing of the edge between them.
+//! WebSockets through the edge, between an independent client and server.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! The crowd: buyers who retry, give up, pay, cancel or walk away, and an operator who changes the stock meanwhile.
+//! The crowd: buyers who retry, give up, pay, cancel or leave, and an operator who changes the stock meanwhile.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{Scope, sleep};

@@ -1,5 +1,5 @@
-//! What people and restarts do to the sale itself: it is emptied, deleted, made anew, edited into nonsense. Then nothing is
-//! sold, nobody hears that it is sold out, and all of it can be put right again.
+//! People and restarts empty, delete, recreate or damage the sale itself. Then the edges sell nothing, never say "sold
+//! out", and an operator can repair all of it.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Judges a history by what is written in the end. Pure: no process, no clock, no file; its own tests lie to it.
+//! Judges a history by the final state of ledger and database. Without I/O; its own tests give it wrong histories.
 
 mod losses;
 

@@ -1,4 +1,4 @@
-//! Asks at any door, and says in one word what came back.
+//! Sends a request to any edge, and classifies the answer.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;

@@ -1,4 +1,4 @@
-//! A wall clock that can be set, for one process alone.
+//! A wall clock that can be set for one process.
 
 use std::fs::File;
 use std::io::Write;

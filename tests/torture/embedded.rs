@@ -1,4 +1,4 @@
-//! The books of an embedded ledger: counters and orders as its edge tells them, the log as it is on the disk.
+//! The books of an embedded ledger: counters and orders from its edge, the log from its file.
 
 use std::collections::BTreeMap;
 use std::path::Path;

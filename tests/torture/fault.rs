@@ -1,4 +1,4 @@
-//! What can go wrong, one thing at a time.
+//! The kinds of faults.
 
 use std::fmt;
 use std::time::Duration;

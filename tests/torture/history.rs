@@ -1,4 +1,4 @@
-//! Everything that was asked and everything that was said, each with its time: what the checker judges by.
+//! Every request and every answer with its time: the input of the checker.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};

@@ -1,4 +1,4 @@
-//! Reads all that is written of the sale ten times a second, and complains when it does not agree.
+//! Reads the books of the sale ten times a second, and reports when they disagree.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! Whoever is called when a sale is fenced: has it reconciled at one edge after the other, until it is sold again.
+//! The operator: when a sale is fenced, it runs the reconciliation at one edge after the other until the sale goes on.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What was done to the site, what was asked of it, and what was put to the test.
+//! The report: faults that happened, requests that were sent, promises that were checked.
 
 use std::collections::BTreeMap;
 use std::fmt;

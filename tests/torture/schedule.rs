@@ -1,4 +1,4 @@
-//! What goes wrong when: drawn from a seed, so that the same seed plans the same faults.
+//! Which fault happens when. It is drawn from a seed: the same seed plans the same faults.
 
 use std::fmt;
 use std::ops::Range;

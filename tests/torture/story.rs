@@ -1,5 +1,5 @@
-//! How every story goes: a site, a crowd, faults by a schedule; then all is well again, everybody who does not know asks
-//! again, the rest is sold to the last ticket, and the checker has its say.
+//! The course of every test: it starts a site and a crowd, and breaks the site by a schedule. Then it repairs the site,
+//! retries every unknown outcome, sells the rest to the last ticket, and runs the checker.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Bodies: of all kinds where one is taken, and where none is.
+//! Bodies of all kinds, where one is accepted and where none is.
 
 use std::io::Read;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Requests that come in pieces, in heaps, or in an old version of HTTP.
+//! Requests in pieces, pipelined requests, and old versions of HTTP.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Queries and headers that are not what they should be.
+//! Malformed and unusual queries and headers.
 
 use super::{AsTold, Bought, Case, Ends, Malformed, Refused, Shop, Stays, bad, case, raw};
 use crate::harness::Request;

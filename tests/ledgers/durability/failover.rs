@@ -1,4 +1,4 @@
-//! The primary dies: what its replica has is sold on, and what it has not is noticed.
+//! The primary dies. The edges go on with the orders that its replica has, and notice those that it lacks.
 
 use std::collections::BTreeSet;
 use std::process::Command;

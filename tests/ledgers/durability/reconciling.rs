@@ -1,4 +1,4 @@
-//! Books that do not agree: each difference is told, and put right where that can be.
+//! `spikegate sale reconcile`: it reports each difference between the books, and repairs what can be repaired.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What an edge says of itself: cause and place, and no flood.
+//! The error log: cause and place of each failure, and the limit on repeated lines.
 
 use serde_json::json;
 

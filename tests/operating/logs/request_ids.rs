@@ -1,4 +1,4 @@
-//! Ids of requests: made or taken, told to backends and to clients.
+//! Request IDs: made by the edge or taken from a trusted proxy, passed to backends and clients.
 
 use serde_json::json;
 

@@ -1,4 +1,5 @@
-//! Damaged and forged requests, each followed by a marker: the marker is answered as itself, or not at all.
+//! Damaged and forged requests, each followed by a second request, the marker. The marker is answered as itself, or not
+//! at all.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,5 +1,5 @@
-//! What a power cut of Redis and of all edges may take with it: what was answered just before, and was neither on the disk
-//! nor delivered. Whoever was answered that is told nothing of it, so the checker has to be told.
+//! What a power cut of Redis and of all edges may lose: orders confirmed just before it that were neither on the disk
+//! nor delivered. The edges cannot tell those buyers, so the checker gets the time of the power cut.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Histories that nobody may get away with, each made by hand from a good one.
+//! Wrong histories, each made from a correct one. The checker finds every fault.
 
 use std::time::Duration;
 
