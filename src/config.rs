@@ -31,18 +31,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use answers::{Coding, Compression, ErrorPage, Fallback, Files, HeaderRules};
-pub use buyer::{BuyerSource, Token, TokenLocation};
+pub use buyer::{BuyerSource, TokenLocation};
 pub use delivery::Delivery;
-pub use errors::{Error, Errors};
+pub use errors::Errors;
 pub use field::Field;
 pub use listen::{Listener, ProxyProtocol, Redirect, Tls, TlsVersion};
 pub use logs::{AccessLog, ErrorLog, LogDestination, LogFormat};
 pub use redis::{Durability, Redis, RedisTopology, Replicas};
 pub use sale::Sale;
 pub use tracing::Tracing;
-pub use upstream::{
-    Balance, HashKey, HealthCheck, HostHeader, Probe, Resolve, Server, Unresolved, Upstream, UpstreamTimeouts,
-};
+pub use upstream::{Balance, HashKey, HostHeader, Probe, Server, Upstream};
+// What only tests make by hand.
+#[cfg(test)]
+pub use upstream::{HealthCheck, Resolve, Unresolved, UpstreamTimeouts};
 
 use crate::http::client::{Access, AddressHeader, Networks};
 use crate::http::request_id::RequestIdHeader;

@@ -19,28 +19,28 @@
 
 // Words: what is sold and asked for.
 pub mod auth;
-pub mod http;
+mod http;
 pub mod ledger;
-pub mod resolver;
+mod resolver;
 
 // Settings.
-pub mod config;
+mod config;
 
 // Machines that serve the others.
-pub mod limits;
-pub mod observe;
+mod limits;
+mod observe;
 pub mod stores;
-pub mod upstream;
+mod upstream;
 
 // Machines that sell, deliver and proxy.
 pub mod delivery;
-pub mod sale;
-pub mod traffic;
+mod sale;
+mod traffic;
 
 // Machines for the operator.
 pub mod cli;
-pub mod control;
-pub mod server;
+mod control;
+mod server;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
