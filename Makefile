@@ -1,7 +1,10 @@
 # Everything asks for nothing but Rust, gcc and make; what else is needed is installed from Debian, or named.
 
-# Where `make run` listens, what it is configured by, and the Redis that it sells from instead of the file's ledger.
+# `make run`: the port of the edge, the four ports of the backends, the address of the control listener, the configuration, and
+# the Redis that replaces the configuration's ledger.
 PORT ?= 80
+BACKENDS ?= 3001-3004
+CONTROL ?= 127.0.0.1:9180
 CONFIG ?= conf/spikegate.yaml
 REDIS ?=
 
@@ -43,10 +46,11 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin
 help: ## prints this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
-run: ## starts four backends and the edge; PORT=8080, REDIS=redis://127.0.0.1:6379 and CONFIG=file change how
+run: ## starts four backends and the edge: PORT=8080 BACKENDS=13001-13004 CONTROL=127.0.0.1:19180 REDIS=redis://127.0.0.1:6379 CONFIG=file
 	@scripts/need cmake
 	cargo build --release --workspace
-	@exec scripts/run --port '$(PORT)' --config '$(CONFIG)' --redis '$(REDIS)'
+	@exec scripts/run --port '$(PORT)' --backends '$(BACKENDS)' --control '$(CONTROL)' --config '$(CONFIG)' \
+		--redis '$(REDIS)' --binaries '$(BUILT)/release'
 
 build: ## builds the edge and the order service
 	@scripts/need cmake

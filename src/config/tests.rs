@@ -406,7 +406,13 @@ fn the_shipped_file_is_the_demo() {
         stat_log: Some("stat.log".into()),
         ..sale_by_default("ticket")
     };
-    assert_eq!(config.sales, [ticket]);
+    let festival = Sale {
+        total: Some(1_000),
+        per_buyer: 4,
+        buyer: BuyerSource::Header("x-user-id".to_owned()),
+        ..sale_by_default("festival")
+    };
+    assert_eq!(config.sales, [ticket, festival]);
     let delivery = Delivery {
         upstream: 0,
         path: "/hooks/spikegate".to_owned(),

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::header::{CONNECTION, CONTENT_TYPE, HOST};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, request};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, VARY};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, request};
 use axum::middleware::map_response_with_state;
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
@@ -28,6 +28,8 @@ struct Backend {
     name: String,
     header: HeaderValue,
     requests: AtomicU64,
+    /// Where browsers that ask for `/` are redirected to.
+    start: Option<&'static str>,
 }
 
 /// Answers every path that `service` does not have, and counts; `/healthz` and `/stats` are not counted. All answers, also
@@ -36,9 +38,9 @@ struct Backend {
 /// # Errors
 ///
 /// The name cannot stand in a header.
-pub fn routes(name: &str, service: Router) -> Result<Router, String> {
+pub fn routes(name: &str, start: Option<&'static str>, service: Router) -> Result<Router, String> {
     let header = HeaderValue::from_str(name).map_err(|_| format!("the name {name:?} cannot stand in a header"))?;
-    let backend = Arc::new(Backend { name: name.to_string(), header, requests: AtomicU64::new(0) });
+    let backend = Arc::new(Backend { name: name.to_string(), header, requests: AtomicU64::new(0), start });
     Ok(Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/stats", get(stats))
@@ -60,6 +62,9 @@ async fn name_the_backend(State(backend): State<Arc<Backend>>, mut answer: Respo
 async fn echo(State(backend): State<Arc<Backend>>, request: Request) -> Response {
     backend.requests.fetch_add(1, Ordering::Relaxed);
     let (head, body) = request.into_parts();
+    if let Some(start) = backend.start.filter(|_| is_browser_at_the_root(&head)) {
+        return ([(VARY, "Accept"), (CACHE_CONTROL, "no-store")], Redirect::temporary(start)).into_response();
+    }
     match length(body).await {
         Ok(length) => {
             let mut text = describe(&backend.name, &head, length).to_string();
@@ -69,6 +74,12 @@ async fn echo(State(backend): State<Arc<Backend>>, request: Request) -> Response
         // The rest of the body is still on its way, so no other request can follow on this connection.
         Err((status, words)) => (status, [(CONNECTION, "close")], format!("{words}\n")).into_response(),
     }
+}
+
+/// Browsers name HTML among what they accept; `ab` and curl do not.
+fn is_browser_at_the_root(head: &request::Parts) -> bool {
+    let mut accepted = head.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    head.method == Method::GET && head.uri.path() == "/" && accepted.any(|value| value.contains("text/html"))
 }
 
 /// Reads the body to its end without keeping any of it.

@@ -194,7 +194,12 @@ impl Edge {
         }
     }
 
-    async fn sales(&self) -> Result<Vec<String>, NoAnswer> {
+    /// The ids of all sales, up to ten seconds old.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is known; ask again.
+    pub async fn sales(&self) -> Result<Vec<String>, NoAnswer> {
         if let Ok(sales) = self.sales.lock()
             && let Some((at, sales)) = &*sales
             && at.elapsed() < SALES_AGE

@@ -2,7 +2,7 @@
 //!
 //! Without a database it is only the demo's backends: every path is answered with what arrived ([`echo`]), and every answer
 //! says which backend gave it, so that a client can count them. With one it keeps orders as well ([`api`]).
-//! [`page`] is where people buy. [`server`] listens and ends cleanly; [`health`] asks whether it is alive.
+//! [`page`] is where people buy, [`sales_page`] lists what is sold. [`server`] listens and ends cleanly; [`health`] asks whether it is alive.
 //!
 //! ```text
 //! edge ── signature ── delivery ── orders ────────┐
@@ -24,6 +24,7 @@ pub mod health;
 pub mod orders;
 pub mod page;
 pub mod payment;
+pub mod sales_page;
 pub mod server;
 pub mod settlements;
 pub mod signature;

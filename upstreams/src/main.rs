@@ -13,7 +13,7 @@ use spikegate_orders::database::Database;
 use spikegate_orders::edge::Edge;
 use spikegate_orders::payment::Demo;
 use spikegate_orders::signature::SecretFile;
-use spikegate_orders::{designs, echo, health, page, server};
+use spikegate_orders::{designs, echo, health, page, sales_page, server};
 
 /// The order service. With a database it keeps orders and takes payments; every other path is answered with what arrived,
 /// as the demo's backends do.
@@ -75,7 +75,8 @@ async fn run(arguments: Arguments) -> Result<(), String> {
         Some(url) => service(url, &arguments).await?,
         None => api::without_database(),
     };
-    let routes = echo::routes(&name, service)?.merge(page::routes());
+    let start = arguments.database.is_some().then_some(sales_page::PATH);
+    let routes = echo::routes(&name, start, service)?.merge(page::routes());
     server::serve(listener, routes).await.map_err(|error| error.to_string())
 }
 
@@ -98,5 +99,6 @@ async fn service(database: &str, arguments: &Arguments) -> Result<Router, String
     let cashier = Arc::new(Cashier::new(database.clone(), Arc::clone(&edge), Box::new(arguments.payment)));
     tokio::spawn(Arc::clone(&cashier).work());
     let secret = SecretFile::new(arguments.secret_file.clone());
-    Ok(api::routes(Service { database, edge, cashier, secret }).merge(designs))
+    let pages = sales_page::routes(Arc::clone(&edge));
+    Ok(api::routes(Service { database, edge, cashier, secret }).merge(pages).merge(designs))
 }

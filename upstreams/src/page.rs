@@ -16,7 +16,7 @@ const PAGE: &str = include_str!("../page/shop.html");
 
 /// What the page may do: load its own scripts and styles, and ask the host that it came from. Texts from outside can
 /// then never become script, and no other site can show the page in a frame.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+pub(crate) const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
      form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
      trusted-types 'none'";
 
@@ -25,7 +25,7 @@ const ASK_AGAIN: &str = "no-cache";
 /// A browser never asks again: other content has another path. One year, the longest that RFC 9111 has a use for.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
 
-const HTML: &str = "text/html; charset=utf-8";
+pub(crate) const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 struct Asset {
@@ -81,7 +81,7 @@ const fn fnv1a(mut hash: u64, text: &str) -> u64 {
     hash
 }
 
-fn version() -> String {
+pub(crate) fn version() -> String {
     format!("{VERSION:016x}")
 }
 
@@ -139,7 +139,7 @@ fn kept(
 }
 
 /// As the edge's configuration has it.
-fn is_sale_id(id: &str) -> bool {
+pub(crate) fn is_sale_id(id: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
     (1..=64).contains(&id.len()) && id.bytes().all(plain)
 }
