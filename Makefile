@@ -72,7 +72,7 @@ uninstall: ## removes what `make install` installed; settings and what was sold 
 		'$(DESTDIR)$(PREFIX)'/share/man/man1/spikegate-*.1
 
 test: ## checks the formatting, lints, and runs all tests
-	@scripts/need cmake git redis-server ab curl openssl postgresql chromium chromedriver prometheus wrk nginx
+	@scripts/need cmake git redis-server ab curl openssl postgresql chromium chromedriver prometheus wrk nginx shellcheck luacheck cargo-deny
 	cargo build --workspace
 	@scripts/lint; lint=$$?; \
 	echo "cargo test --workspace --no-fail-fast"; cargo test --workspace --no-fail-fast && \

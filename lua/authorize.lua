@@ -1,13 +1,14 @@
 -- Lets an edge sell over a new connection, unless the ledger has lost what that edge knows; then it is fenced.
 --
--- A reign is the time of one primary: the replication id, which is new whenever a Redis starts or is promoted. A sale that
--- comes under a new one sells nothing until all edges have had the time to say what they know.
+-- A reign is the time of one primary: the replication id, which is new whenever a Redis starts or is promoted. A sale
+-- that comes under a new one sells nothing until all edges have had the time to say what they know.
 --
 -- KEYS  1 stock hash  2 log
 -- ARGV  1 epoch  2 reign  3 generation that the edge knows, or '' if it knows nothing
 --       4 the newest version that it has heard of  5 number and 6 time of the newest entry that it remembers, or 0
 --       7 how long nothing is sold under a new reign, in ms
--- Reply generation: how often the sale was reconciled; how long to wait in ms. Always writes, so that WAIT has something to
+-- Reply generation: how often the sale was reconciled; how long to wait in ms. Always writes, so that WAIT has
+-- something to
 --       wait for.
 -- Errors: those of sale.lua
 

@@ -48,7 +48,8 @@ if buyer then
   buyer.tickets, buyer.unpaid = buyer.tickets - order.quantity, buyer.unpaid - 1
 end
 order.state, order.detail = 'RELEASED', 'cancelled'
-append(KEYS[4], sale, 'kind', 'released', 'reason', 'cancelled', id, string.format('%.0f ', order.quantity) .. order.buyer)
+append(KEYS[4], sale, 'kind', 'released', 'reason', 'cancelled',
+  id, string.format('%.0f ', order.quantity) .. order.buyer)
 redis.call('HSET', KEYS[2], id, record_of(order))
 write_buyers(KEYS[3], has, has)
 write_sale(KEYS[1], sale)

@@ -1,5 +1,5 @@
--- Takes a payment for an order. The first payment wins; the same payment asked again hears the same. A released order is
--- taken back if stock and limit allow it.
+-- Takes a payment for an order. The first payment wins; the same payment asked again hears the same. A released order
+-- is taken back if stock and limit allow it.
 --
 -- KEYS  1 stock hash  2 orders  3 buyers  4 log
 -- ARGV  1 to 5 the caller's rules (see read_sale in sale.lua)  6 order id  7 payment's id

@@ -1,10 +1,10 @@
 -- The head of the scripts of the outbox, behind that of all scripts (sale.lua).
 --
--- How far the log was delivered is what its consumer group `delivery` says: the group's last delivered id is SEQ-0 of the
--- last entry that was delivered. Nothing is read through the group and nothing is ever pending in it: one edge at a time
--- delivers, in order, so there is never more to claim than the place where it stopped. Whoever reads the stream with a group
--- of their own is not concerned, and XINFO GROUPS shows everybody how far it is. As a part of the stream it belongs to this
--- log alone.
+-- How far the log was delivered is what its consumer group `delivery` says: the group's last delivered id is SEQ-0 of
+-- the last entry that was delivered. Nothing is read through the group and nothing is ever pending in it: one edge at a
+-- time delivers, in order, so there is never more to claim than the place where it stopped. Whoever reads the stream
+-- with a group of their own is not concerned, and XINFO GROUPS shows everybody how far it is. As a part of the stream
+-- it belongs to this log alone.
 --
 -- Beside the log are, each with the sale's epoch in its name so that a sale made anew begins with none
 --   delivery:EPOCH          owner, until_ms: the edge that has the delivery, and the end of its lease

@@ -1,7 +1,8 @@
 -- Writes down what became of events that an edge has posted.
 --
 -- KEYS  and ARGV 1: see outbox.lua
--- ARGV  2 the edge  3 the entry up to which all is delivered, 0 for nothing new  4 the most events that may be set aside
+-- ARGV  2 the edge  3 the entry up to which all is delivered, 0 for nothing new  4 the most events that may be set
+-- aside
 --       5 an event to be set aside, "SEQ PART", or ''  6 "ORDER WHY" of it
 --       then the events that were set aside and are delivered now, "SEQ PART"
 -- Reply 1 done  2 another edge has the delivery  3 too many are set aside already

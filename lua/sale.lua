@@ -16,11 +16,13 @@
 --                       rules that hold for all edges; left out, each edge's own configuration holds
 --
 -- Beside it are
---   orders   order id -> record: "STATE QUANTITY EXPIRES_AT_MS DETAIL BUYER". DETAIL is - of HELD, the payment of PAID, and
+--   orders   order id -> record: "STATE QUANTITY EXPIRES_AT_MS DETAIL BUYER". DETAIL is - of HELD, the payment of PAID,
+--   and
 --            expired, cancelled or given_up of RELEASED. An id that was given up has quantity 0.
 --   due      scored by the end of their hold, the orders of one step: "VERSION ID ID ID ..."
 --   buyers   buyer -> "TICKETS UNPAID", tickets held or paid and unpaid orders
---   log      one entry a change, VERSION-0; of orders that were made or released in one step, one entry for all of them,
+--   log      one entry a change, VERSION-0; of orders that were made or released in one step, one entry for all of
+--   them,
 --            each of them a field: ID -> "QUANTITY BUYER"
 --   changes  change id -> delta
 --
@@ -46,8 +48,9 @@ local function whole(text)
   return nil
 end
 
--- Reads the hash `key`. `first` is the index in ARGV of the caller's hold_ms, per_buyer, unpaid_per_buyer, opens_at_ms and
--- closes_at_ms (-1 for none); a script that no rule concerns leaves it out. Returns the sale, or nil and an error reply.
+-- Reads the hash `key`. `first` is the index in ARGV of the caller's hold_ms, per_buyer, unpaid_per_buyer, opens_at_ms
+-- and closes_at_ms (-1 for none); a script that no rule concerns leaves it out. Returns the sale, or nil and an error
+-- reply.
 local function read_sale(key, first)
   local stored = redis.call('HMGET', key, unpack(FIELDS))
   if not stored[1] then

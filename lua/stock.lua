@@ -1,5 +1,5 @@
--- Adds tickets to a sale, or takes unsold ones away; once for each change id. Of a fenced sale nobody knows which are unsold, so
--- that none are taken away.
+-- Adds tickets to a sale, or takes unsold ones away; once for each change id. Of a fenced sale nobody knows which are
+-- unsold, so that none are taken away.
 --
 -- KEYS  1 stock hash  2 changes  3 log
 -- ARGV  1 change id  2 delta, a whole number that may be negative  3 the highest total

@@ -3,7 +3,8 @@
 -- KEYS  1 stock hash  2 log  3 due
 -- ARGV  1 epoch, or '' for whatever sale is there, fenced or not  2 to 6 the caller's rules (see read_sale in sale.lua)
 --       7 the newest entry that the caller has read
---       8 lines after which no more entries are brought (an entry has one, and one for each order that it lists); 0 for none
+--       8 lines after which no more entries are brought (an entry has one, and one for each order that it lists); 0 for
+--       none
 -- Reply the sale (see view in sale.lua), when the first hold ends that no sweep has looked at or -1,
 --       then the entries as XRANGE gives them
 -- Errors: those of sale.lua

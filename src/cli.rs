@@ -52,8 +52,8 @@ enum Command {
         #[arg(long)]
         resolve: bool,
     },
-    /// Make a running edge reload its configuration file without closing a connection; print the settings that changed and
-    /// those that need a restart. If the file has an error, nothing changes.
+    /// Make a running edge reload its configuration file without closing a connection; print the settings that changed
+    /// and those that need a restart. If the file has an error, nothing changes.
     Reload {
         #[command(flatten)]
         target: ControlTarget,

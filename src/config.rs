@@ -103,7 +103,8 @@ impl Config {
         Config::from_yaml(&yaml)
     }
 
-    /// Reads the text of a configuration file, reads the files that it names. It needs no network: names are looked up by [`Config::resolve`].
+    /// Reads the text of a configuration file, reads the files that it names. It needs no network: names are looked up
+    /// by [`Config::resolve`].
     ///
     /// Either everything is right, or every fault is told at once. No message repeats a token or a Redis address.
     pub fn from_yaml(text: &str) -> Result<Config, Errors> {

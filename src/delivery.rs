@@ -1,11 +1,11 @@
 //! The delivery: every change of a sale's log reaches the order service, at least once and in the order of the log.
 //!
-//! One task a sale. It takes the sale's delivery for this edge unless another edge has it, reads the entries that come next,
-//! posts their events, writes down how far it is, and begins again. Whatever fails is tried again for ever; an event that
-//! the receiver refuses for what it says is set aside and holds up no other.
+//! One task a sale. It takes the sale's delivery for this edge unless another edge has it, reads the entries that come
+//! next, posts their events, writes down how far it is, and begins again. Whatever fails is tried again for ever; an
+//! event that the receiver refuses for what it says is set aside and holds up no other.
 //!
-//! Read in this order: [`worker`] (the task), [`wire`] (what is sent), [`bisection`] (which event is refused), [`post`] (one
-//! POST), and [`crate::ledger::Outbox`] (how far it is, and whose turn).
+//! Read in this order: [`worker`] (the task), [`wire`] (what is sent), [`bisection`] (which event is refused), [`post`]
+//! (one POST), and [`crate::ledger::Outbox`] (how far it is, and whose turn).
 
 mod backoff;
 mod bisection;
@@ -138,8 +138,8 @@ impl Delivery {
         Ok((epoch, self.outbox.delivery(self.key(), epoch).await?))
     }
 
-    /// Has all events that are set aside tried again, by whichever edge has the delivery; says how many. If this one waits
-    /// for a receiver that is down, it tries at once.
+    /// Has all events that are set aside tried again, by whichever edge has the delivery; says how many. If this one
+    /// waits for a receiver that is down, it tries at once.
     ///
     /// # Errors
     /// Those of [`Outbox::retry`], and [`LedgerError::Missing`] while the sale is not opened.
@@ -150,9 +150,9 @@ impl Delivery {
         Ok(count)
     }
 
-    /// Holds the ledger against the newest entry that the order service has heard of; a ledger that has no such entry has
-    /// lost it, and is fenced. An edge that has just started knows it from nobody else. Says whether the order service could
-    /// be asked.
+    /// Holds the ledger against the newest entry that the order service has heard of; a ledger that has no such entry
+    /// has lost it, and is fenced. An edge that has just started knows it from nobody else. Says whether the order
+    /// service could be asked.
     ///
     /// # Errors
     /// Those of the ledger; [`LedgerError::Fenced`] if it was behind.

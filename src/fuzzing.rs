@@ -1,7 +1,7 @@
 //! What is fuzzed: a function for each reader of bytes that others wrote, which panics where something does not hold.
 //!
-//! The targets in `fuzz/` call these, and so does a test, with every input of `fuzz/corpus`; the checks stand beside what they
-//! check. No product is built with the feature `fuzzing`.
+//! The targets in `fuzz/` call these, and so does a test, with every input of `fuzz/corpus`; the checks stand beside
+//! what they check. No product is built with the feature `fuzzing`.
 
 pub use crate::config::fuzz::check as config;
 pub use crate::sale::request::fuzz::check as request;

@@ -1,8 +1,8 @@
 //! The ledger: the one place that sells. For every sale and at every instant, total = available + held + paid.
 //!
-//! Two stores keep it ([`crate::stores`]), Redis for any number of edges and an embedded one for one. What they decide is written down once,
-//! as a state machine without I/O, in [`model`]; the embedded ledger runs that very machine, and the Redis scripts are
-//! tested against it, step by step.
+//! Two stores keep it ([`crate::stores`]), Redis for any number of edges and an embedded one for one. What they decide
+//! is written down once, as a state machine without I/O, in [`model`]; the embedded ledger runs that very machine, and
+//! the Redis scripts are tested against it, step by step.
 
 pub mod buyer;
 mod log;
@@ -123,7 +123,8 @@ pub struct Purchase {
     pub quantity: u32,
 }
 
-/// What the ledger says to one purchase. Refusals are values; the order in which they are tried is that of the variants.
+/// What the ledger says to one purchase. Refusals are values; the order in which they are tried is that of the
+/// variants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// This id has an order: made now, or (`again`) earlier with the same content.
@@ -181,7 +182,8 @@ pub struct Swept {
     pub released: usize,
 }
 
-/// Why the ledger did not do what it was asked. Whether anything may have happened is the first thing a caller must know.
+/// Why the ledger did not do what it was asked. Whether anything may have happened is the first thing a caller must
+/// know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
     /// It was not done: the ledger could not be asked, or said that it cannot.
@@ -224,7 +226,8 @@ pub enum LedgerError {
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
     /// Takes a sale into care: makes it with `total` tickets if there is none, adopts one that was made by hand,
-    /// and changes nothing of one that is in care. Without `total`, a sale that is not there is [`LedgerError::Missing`].
+    /// and changes nothing of one that is in care. Without `total`, a sale that is not there is
+    /// [`LedgerError::Missing`].
     async fn open(&self, sale: &str, total: Option<u64>) -> Result<Identity, LedgerError>;
 
     /// Decides purchases in their order, each on what the ones before it left; at most [`BATCH_MAX`].
@@ -245,8 +248,9 @@ pub trait Ledger: Send + Sync + 'static {
     /// Reads one order.
     async fn order(&self, sale: &str, id: OrderId) -> Result<Option<Order>, LedgerError>;
 
-    /// Takes a payment for an order. The first payment wins; the same payment asked again hears the same. Whether the hold
-    /// has ended does not matter, only whether the order was released: then it is taken back if stock and limit allow it.
+    /// Takes a payment for an order. The first payment wins; the same payment asked again hears the same. Whether the
+    /// hold has ended does not matter, only whether the order was released: then it is taken back if stock and limit
+    /// allow it.
     async fn confirm(
         &self,
         sale: &str,

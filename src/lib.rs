@@ -2,10 +2,10 @@
 //!
 //! # The way of a purchase
 //!
-//! [`traffic::front`] reads the request, [`sale::shop`] finds the sale by its path, [`sale::request`] reads the purchase,
-//! [`sale::gate`] refuses it from memory or [`sale::batch`] queues it, a [`ledger::Ledger`] decides the batch in one step, and
-//! [`sale::reply`] turns the outcome into HTTP. [`sale::sync`] keeps the gates up to date and releases unpaid orders;
-//! [`delivery`] sends every change to the order service.
+//! [`traffic::front`] reads the request, [`sale::shop`] finds the sale by its path, [`sale::request`] reads the
+//! purchase, [`sale::gate`] refuses it from memory or [`sale::batch`] queues it, a [`ledger::Ledger`] decides the batch
+//! in one step, and [`sale::reply`] turns the outcome into HTTP. [`sale::sync`] keeps the gates up to date and releases
+//! unpaid orders; [`delivery`] sends every change to the order service.
 //!
 //! # The way of any other request
 //!
@@ -14,8 +14,8 @@
 //!
 //! # The families
 //!
-//! Words below, settings in the middle, machines above; a machine never knows its caller. The lists below go from the words to the
-//! machines. ARCHITECTURE.md describes the families, and tests/house checks which of them may use which.
+//! Words below, settings in the middle, machines above; a machine never knows its caller. The lists below go from the
+//! words to the machines. ARCHITECTURE.md describes the families, and tests/house checks which of them may use which.
 
 // Words: what is sold and asked for.
 pub mod auth;

@@ -1,10 +1,12 @@
 //! What one client address, and all of them together, may take: connections at a time and requests a second.
 //!
-//! Asked at the front door for every connection, and for every request wherever it is answered. What is not limited costs
-//! nothing; what is shares no lock between requests ([`rate`]), and one of a few between connections ([`connections`]).
+//! Asked at the front door for every connection, and for every request wherever it is answered. What is not limited
+//! costs nothing; what is shares no lock between requests ([`rate`]), and one of a few between connections
+//! ([`connections`]).
 //!
-//! An address is the client's as [`crate::http::client`] found it; connections are counted by their other end, or by what that one
-//! says in a PROXY header, where it is believed. IPv6 clients have whole networks to choose from, so all of a /64 count as one.
+//! An address is the client's as [`crate::http::client`] found it; connections are counted by their other end, or by
+//! what that one says in a PROXY header, where it is believed. IPv6 clients have whole networks to choose from, so all
+//! of a /64 count as one.
 
 mod at_once;
 mod connections;
@@ -78,8 +80,8 @@ impl Limits {
         }
     }
 
-    /// From now on these hold instead of those `before`. Of what has not changed, everybody keeps what he has taken; what has
-    /// is counted from nothing, and connections that are open count in all, and for no address.
+    /// From now on these hold instead of those `before`. Of what has not changed, everybody keeps what he has taken;
+    /// what has is counted from nothing, and connections that are open count in all, and for no address.
     pub fn replace(&self, before: &config::Limits, settings: &config::Limits) {
         let each = |limits: &config::Limits| (limits.requests_per_second, limits.burst);
         if each(before) != each(settings) {
@@ -91,8 +93,8 @@ impl Limits {
         self.connections.set_most(settings.connections);
     }
 
-    /// Whether one more connection may be served, of this address if addresses matter to it. It counts until what is returned
-    /// is dropped.
+    /// Whether one more connection may be served, of this address if addresses matter to it. It counts until what is
+    /// returned is dropped.
     #[must_use]
     pub fn admit(&self, address: Option<IpAddr>) -> Option<ConnectionGuard> {
         self.counted(self.connections.admit(address))

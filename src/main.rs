@@ -1,4 +1,5 @@
-//! The program `spikegate`: its allocator and its exit code. Everything else is in the library, from [`spikegate::cli`] on.
+//! The program `spikegate`: its allocator and its exit code. Everything else is in the library, from [`spikegate::cli`]
+//! on.
 
 use std::process::ExitCode;
 

@@ -183,14 +183,15 @@ impl Sale {
         outcome
     }
 
-    /// What costs least is asked first: memory, then the admission token (one hash), then the token that proves who buys.
+    /// What costs least is asked first: memory, then the admission token (one hash), then the token that proves who
+    /// buys.
     fn try_submit(&self, rules: &Rules, ask: &Ask, now: Instant) -> Result<Queued, Refusal> {
         let identity = self.identity.load();
         let Some(identity) = identity.as_deref() else {
             return Err(if self.gate.is_missing() { Refusal::Missing } else { Refusal::Unavailable });
         };
-        // The one whom a token names is not proven yet. He is believed for as long as it is to his disadvantage: "sold out"
-        // is for everybody, and of anybody's limits or orders nothing is told before it is proven who asks.
+        // The one whom a token names is not proven yet. He is believed for as long as it is to his disadvantage: "sold
+        // out" is for everybody, and of anybody's limits or orders nothing is told before it is proven who asks.
         let names_buyer = ask.key.is_some() || rules.settings.admission.is_some();
         let named = ask.buyer.as_deref().map(Cow::Borrowed).or_else(|| match (&rules.verifier, ask.token.as_deref()) {
             (Some(verifier), Some(token)) if names_buyer => verifier.claimed(token).map(Cow::Owned),
@@ -247,8 +248,8 @@ impl Sale {
         verifier.buyer(token).map(Some).map_err(Refusal::TokenInvalid)
     }
 
-    /// Counts an outcome; every one passes here once, whether its client still waits or not. A purchase whose client left
-    /// before the ledger was asked has none.
+    /// Counts an outcome; every one passes here once, whether its client still waits or not. A purchase whose client
+    /// left before the ledger was asked has none.
     fn record(&self, outcome: Outcome) -> Outcome {
         self.metrics.outcome(&outcome);
         if let Some(log) = &self.stat_log {

@@ -1,8 +1,8 @@
 //! The one place where everything is wired together, started, changed and stopped.
 //!
 //! Pingora's proxy runs here without Pingora's `Server`: that one sleeps through its whole grace period even when
-//! nothing is under way, and stays up serving nothing when a port cannot be bound. What it would do otherwise, accepting
-//! connections and telling them to stop, is the front door's.
+//! nothing is under way, and stays up serving nothing when a port cannot be bound. What it would do otherwise,
+//! accepting connections and telling them to stop, is the front door's.
 
 mod public;
 mod reloader;
@@ -120,10 +120,10 @@ pub enum StartError {
 
 /// Runs an edge until it is told to stop.
 ///
-/// SIGTERM: it says that it is not ready and, after the shutdown delay, accepts no more connections; requests under way are
-/// finished, and the edge ends as soon as they are, at the latest after the shutdown grace. SIGINT: it ends at once. SIGHUP:
-/// `read` is asked for the configuration again. SIGUSR1: logs are opened again, for whoever has moved them away. SIGUSR2: the program is started again, and when that one is ready, this one
-/// ends as by SIGTERM.
+/// SIGTERM: it says that it is not ready and, after the shutdown delay, accepts no more connections; requests under way
+/// are finished, and the edge ends as soon as they are, at the latest after the shutdown grace. SIGINT: it ends at
+/// once. SIGHUP: `read` is asked for the configuration again. SIGUSR1: logs are opened again, for whoever has moved
+/// them away. SIGUSR2: the program is started again, and when that one is ready, this one ends as by SIGTERM.
 ///
 /// # Errors
 ///
@@ -303,7 +303,8 @@ impl Edge {
         }
     }
 
-    /// Works by the configuration as it is now, if that is in order. If a signal stops the edge meanwhile, gives how instead.
+    /// Works by the configuration as it is now, if that is in order. If a signal stops the edge meanwhile, gives how
+    /// instead.
     fn reload(&mut self) -> Result<Result<Report, String>, StopMode> {
         let Self { traffic, signals, reloader, .. } = self;
         let outcome = traffic.block_on(signals.unless_stopped(reloader.reload()))?;
@@ -314,7 +315,8 @@ impl Edge {
         Ok(outcome)
     }
 
-    /// Has another process follow this one: its number, or why it does not. If a signal stops the edge meanwhile, gives how instead.
+    /// Has another process follow this one: its number, or why it does not. If a signal stops the edge meanwhile, gives
+    /// how instead.
     fn upgrade(&mut self) -> Result<Result<u32, String>, StopMode> {
         if std::process::id() == 1 {
             // Whatever it starts ends with it, and with the container.
@@ -407,8 +409,8 @@ impl Edge {
             .unwrap_or(StopMode::Graceful)
     }
 
-    /// Stops accepting, and waits until all connections are gone or `grace` is over, and the deliveries have ended the POST
-    /// under way; not after SIGINT.
+    /// Stops accepting, and waits until all connections are gone or `grace` is over, and the deliveries have ended the
+    /// POST under way; not after SIGINT.
     pub(crate) fn finish(&mut self, grace: Duration) {
         log::info!("stopping: waiting up to {grace:?} for requests under way");
         self.leaving.store(true, Ordering::Relaxed);

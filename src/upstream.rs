@@ -125,9 +125,9 @@ impl Upstream {
         upstream
     }
 
-    /// From now on these are the settings. A backend whose address stays keeps its health, its counts and the requests that
-    /// are under way there; one that comes is believed to be well, and starts slowly if it is to; one that goes gets no
-    /// more requests, and those that it has are finished.
+    /// From now on these are the settings. A backend whose address stays keeps its health, its counts and the requests
+    /// that are under way there; one that comes is believed to be well, and starts slowly if it is to; one that goes
+    /// gets no more requests, and those that it has are finished.
     pub fn replace(&self, settings: config::Upstream) {
         self.replace_at(settings, self.now_ms());
     }
@@ -186,8 +186,8 @@ impl Upstream {
         self.replaced.send_replace(());
     }
 
-    /// What a group does by itself, until `shutdown` turns true or its sender is gone: health checks, weights that grow, and names that are
-    /// looked up again.
+    /// What a group does by itself, until `shutdown` turns true or its sender is gone: health checks, weights that
+    /// grow, and names that are looked up again.
     pub async fn run(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         tokio::select! {
             // An error is a sender that is gone.
@@ -219,8 +219,9 @@ impl Upstream {
         now.members.iter().zip(&state.states).map(status).collect()
     }
 
-    /// The backend for a request of `client` that was already `tried` at some, told by their [ids](Pick::id). `key` gives the
-    /// [hash] of something of the request, if the request has it, and is asked if the group is balanced by it.
+    /// The backend for a request of `client` that was already `tried` at some, told by their [ids](Pick::id). `key`
+    /// gives the [hash] of something of the request, if the request has it, and is asked if the group is balanced by
+    /// it.
     ///
     /// A resting backend whose time is over is tried first, by one request at a time; balanced by a hash, by one of its
     /// own. If all backends rest, none is left alone, so that the group is back as soon as one of them is. Backups have

@@ -48,7 +48,8 @@ fn redis_dies(plan: &mut Plan) {
     plan.after(200..900).suffers(Fault::KillRedis, 50..600);
 }
 
-/// What was written in the last second or two is gone. Edges and order service know it, the sale stops, and it is put right.
+/// What was written in the last second or two is gone. Edges and order service know it, the sale stops, and it is put
+/// right.
 #[test]
 fn k3_redis_loses_its_power() {
     Story::of("k3 redis loses its power")
@@ -225,8 +226,8 @@ fn c1_redis_forgets_scripts_ends_clients_and_has_no_memory() {
     });
 }
 
-/// An hour forth, and back. A sale's time never goes back: while the clock is behind where it was, no hold ends, and so it is
-/// brought there again before all is sold.
+/// An hour forth, and back. A sale's time never goes back: while the clock is behind where it was, no hold ends, and so
+/// it is brought there again before all is sold.
 #[test]
 fn t1_the_clock_of_redis_jumps() {
     const HOUR: i64 = 3600;
@@ -240,8 +241,8 @@ fn t1_the_clock_of_redis_jumps() {
         });
 }
 
-/// The ledger's clock decides, whatever the edges' clocks say. (Deliveries are signed by the edge's clock, and one that is
-/// wrong by more than five minutes is refused by the order service, so these are not.)
+/// The ledger's clock decides, whatever the edges' clocks say. (Deliveries are signed by the edge's clock, and one that
+/// is wrong by more than five minutes is refused by the order service, so these are not.)
 #[test]
 fn t2_the_clocks_of_the_edges_differ() {
     Story::of("t2 the clocks of the edges differ").site(|site| site.edge_clocks_s = [-240, 240]).tell(|plan| {
@@ -250,7 +251,8 @@ fn t2_the_clocks_of_the_edges_differ() {
     });
 }
 
-/// Between the write and the answer, between the answer and the cursor; two of them on one database, one delivery at a time.
+/// Between the write and the answer, between the answer and the cursor; two of them on one database, one delivery at a
+/// time.
 #[test]
 fn w1_order_services_are_killed_and_frozen() {
     Story::of("w1 order services are killed and frozen").site(|site| site.orders = 2).tell(|plan| {

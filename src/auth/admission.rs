@@ -1,9 +1,9 @@
-//! Admission tokens: whoever buys has to bring one that the shop made for this sale, for a time, and perhaps for this buyer
-//! alone. Docs: docs/integrating/admission.md.
+//! Admission tokens: whoever buys has to bring one that the shop made for this sale, for a time, and perhaps for this
+//! buyer alone. Docs: docs/integrating/admission.md.
 //!
 //! A token is `v1.WHOM.FROM.UNTIL.MAC`. WHOM is `any` or `own`, FROM and UNTIL are seconds since 1970, and MAC is 64
-//! hexadecimal digits: HMAC-SHA256 (RFC 2104) of everything in front of its dot, a line's end and the sale's id, and for
-//! `own` another line's end and the buyer's id.
+//! hexadecimal digits: HMAC-SHA256 (RFC 2104) of everything in front of its dot, a line's end and the sale's id, and
+//! for `own` another line's end and the buyer's id.
 
 use std::fmt::Write;
 

@@ -1,10 +1,10 @@
 //! Who buys, as a token proves it: a JSON Web Token (RFC 7519), signed by a key that the settings name.
 //!
-//! A token is good if one of our keys signed it, with the algorithm that the key is for and that the settings allow, if it
-//! is meant for us (`aud`, and `iss` if the settings say it), and if its time has come (`nbf`) and is not over (`exp`,
-//! which it must have). Every key belongs to one algorithm from the moment it is read, so a token cannot have its signature
-//! checked in a way that the key was not made for: a public key is never a secret. A token that demands to be understood in
-//! a way that we do not know (`crit`) is refused (RFC 8725 has the attacks).
+//! A token is good if one of our keys signed it, with the algorithm that the key is for and that the settings allow, if
+//! it is meant for us (`aud`, and `iss` if the settings say it), and if its time has come (`nbf`) and is not over
+//! (`exp`, which it must have). Every key belongs to one algorithm from the moment it is read, so a token cannot have
+//! its signature checked in a way that the key was not made for: a public key is never a secret. A token that demands
+//! to be understood in a way that we do not know (`crit`) is refused (RFC 8725 has the attacks).
 //!
 //! The library checks form, signature, times and audience; its cryptography is that of aws-lc-rs.
 

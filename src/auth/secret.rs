@@ -76,8 +76,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The file gets its name when it is whole, so that nobody reads half a secret; one that is there is never replaced. Says
-/// whether it was not there.
+/// The file gets its name when it is whole, so that nobody reads half a secret; one that is there is never replaced.
+/// Says whether it was not there.
 fn make(path: &Path) -> io::Result<bool> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;

@@ -52,8 +52,8 @@ impl Call {
     }
 }
 
-/// Asks the control listener at `address` whether the edge is alive or, with `ready`, whether it is ready, and gives the text of
-/// the answer. Neither needs a token.
+/// Asks the control listener at `address` whether the edge is alive or, with `ready`, whether it is ready, and gives
+/// the text of the answer. Neither needs a token.
 ///
 /// # Errors
 /// See [`ClientError`].

@@ -59,8 +59,8 @@ pub(super) enum SaleCommand {
         #[arg(long)]
         change_id: Option<String>,
     },
-    /// Compare the sale's records in the ledger with its log, with what this edge remembers and with the order service; exit
-    /// code 3 if differences are left.
+    /// Compare the sale's records in the ledger with its log, with what this edge remembers and with the order service;
+    /// exit code 3 if differences are left.
     Reconcile {
         /// Id of the sale.
         sale: String,
@@ -71,7 +71,8 @@ pub(super) enum SaleCommand {
         #[arg(long)]
         without_order_service: bool,
     },
-    /// Show how much of the sale's log was delivered to the order service, by which edge, and which events are set aside.
+    /// Show how much of the sale's log was delivered to the order service, by which edge, and which events are set
+    /// aside.
     Delivery {
         /// Id of the sale.
         sale: String,

@@ -18,8 +18,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// How connections are encrypted; none: they are not.
     pub tls: Option<Tls>,
-    /// Whether HTTP/2 is spoken besides HTTP/1: with TLS by agreement (`http2`, by default), without it to clients that know
-    /// beforehand (`h2c`, not by default).
+    /// Whether HTTP/2 is spoken besides HTTP/1: with TLS by agreement (`http2`, by default), without it to clients that
+    /// know beforehand (`h2c`, not by default).
     pub http2: bool,
     /// Every request is led to HTTPS; only without TLS.
     pub redirect_https: Option<Redirect>,
@@ -44,8 +44,8 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// What clients may not like about the certificates at this time, in words. Certificates that cannot be read are left out:
-    /// the reader of the file reports those.
+    /// What clients may not like about the certificates at this time, in words. Certificates that cannot be read are
+    /// left out: the reader of the file reports those.
     #[must_use]
     pub fn warnings(&self, now: SystemTime) -> Vec<String> {
         let warning = |(index, files): (usize, &CertificateFiles)| {
@@ -87,7 +87,8 @@ impl Default for Redirect {
 /// Whose PROXY header is believed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ProxyProtocol {
-    /// Only connections from these networks have a header; all others begin with what the client says. Empty: all have one.
+    /// Only connections from these networks have a header; all others begin with what the client says. Empty: all have
+    /// one.
     pub from: Vec<IpNet>,
 }
 

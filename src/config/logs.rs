@@ -19,7 +19,8 @@ pub struct AccessLog {
     pub place: LogDestination,
     /// How.
     pub format: LogFormat,
-    /// The share of refusals that are written down, 0 to 1; default 0.01. They are a million in a minute, and one is like the other.
+    /// The share of refusals that are written down, 0 to 1; default 0.01. They are a million in a minute, and one is
+    /// like the other.
     pub refusals: f64,
 }
 
@@ -59,7 +60,8 @@ pub enum LogFormat {
 pub struct ErrorLog {
     /// Default standard error.
     pub place: LogDestination,
-    /// The least important lines that are written; default `info`. RUST_LOG in the environment says it in the place of the file.
+    /// The least important lines that are written; default `info`. RUST_LOG in the environment says it in the place of
+    /// the file.
     pub level: LevelFilter,
 }
 

@@ -1,4 +1,5 @@
-//! Every metric, declared once, in the Prometheus text format. docs/reference/metrics.md lists them, and a test holds it against an edge.
+//! Every metric, declared once, in the Prometheus text format. docs/reference/metrics.md lists them, and a test holds
+//! it against an edge.
 
 use std::fmt::{Display, Write};
 use std::net::SocketAddr;

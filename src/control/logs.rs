@@ -1,4 +1,5 @@
-//! All logs of an edge: opened at the start, opened again when they were moved away, and brought to the disk at the end.
+//! All logs of an edge: opened at the start, opened again when they were moved away, and brought to the disk at the
+//! end.
 
 use std::io;
 use std::sync::Arc;

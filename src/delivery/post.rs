@@ -1,7 +1,8 @@
 //! One POST to a backend of the order service's group, chosen by the group's own balancing and health.
 //!
-//! Every POST has a connection of its own. There are a few of them a second at most, and a connection that was kept might
-//! have been closed by the other end without anybody's fault. Pingora's connector makes it, as it does for the proxy.
+//! Every POST has a connection of its own. There are a few of them a second at most, and a connection that was kept
+//! might have been closed by the other end without anybody's fault. Pingora's connector makes it, as it does for the
+//! proxy.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -87,8 +88,8 @@ impl Poster {
         self.timeout
     }
 
-    /// Posts this body. While no backend can be connected to, others are tried, as for a proxied request; what went wrong
-    /// feeds their passive health in the same way.
+    /// Posts this body. While no backend can be connected to, others are tried, as for a proxied request; what went
+    /// wrong feeds their passive health in the same way.
     pub async fn post(&self, body: &str) -> Answer {
         match self.exchange(&self.path, body, None).await {
             Exchanged::Kept(_) => Answer::Kept,

@@ -14,8 +14,8 @@ use super::wire::{self, Event};
 use super::{Delivery, LEASE_SPARE};
 use crate::ledger::{EventId, LedgerError, LogEntry, Record, Recorded, RefusedEvent, Taken, Work};
 
-/// How often the ledger is asked while nothing is heard of new entries: whether another edge still delivers, and whether
-/// somebody wants something tried again.
+/// How often the ledger is asked while nothing is heard of new entries: whether another edge still delivers, and
+/// whether somebody wants something tried again.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// One step reads entries until they have so many lines together, which fills at least one POST.
@@ -162,8 +162,8 @@ impl Worker {
         Ok(taken)
     }
 
-    /// Whoever begins to deliver holds the ledger against what the receiver knows; see [`Delivery::compare`]. A receiver that
-    /// cannot be asked is asked again with the next step.
+    /// Whoever begins to deliver holds the ledger against what the receiver knows; see [`Delivery::compare`]. A
+    /// receiver that cannot be asked is asked again with the next step.
     async fn compare(&mut self) -> Result<(), LedgerError> {
         if !self.compared {
             self.compared = self.delivery.compare().await?;
@@ -255,8 +255,8 @@ impl Worker {
         answer
     }
 
-    /// A receiver that refuses a batch without events too is itself at fault: its path is another, or it is somebody else.
-    /// Its events would all be set aside.
+    /// A receiver that refuses a batch without events too is itself at fault: its path is another, or it is somebody
+    /// else. Its events would all be set aside.
     async fn ask_whether_well(&self, epoch: u64, why: &str) -> Result<(), WorkerError> {
         match self.post(epoch, &[]).await {
             Answer::Kept => Ok(()),
@@ -341,8 +341,8 @@ impl Worker {
         }
     }
 
-    /// Waits until the gate hears of entries after `delivered`; it does so with every sync, whatever number of purchases
-    /// come between two.
+    /// Waits until the gate hears of entries after `delivered`; it does so with every sync, whatever number of
+    /// purchases come between two.
     async fn wait_for_news(&mut self, delivered: u64) {
         let delivery = Arc::clone(&self.delivery);
         let news = async {

@@ -1,9 +1,9 @@
 //! Who asks: a client's address, taken from where no client can forge it, and whether that address may ask at all.
 //!
-//! The other end of a connection is the client, unless it is one of our own proxies (`trusted_proxies`). Then the header
-//! in which proxies say for whom they ask ([`forwarded`]) is read from its newest entry backwards, for as long as the
-//! entries are proxies of ours too; what stands behind the first that is not was written by whoever liked to. Of anybody
-//! else that header means nothing.
+//! The other end of a connection is the client, unless it is one of our own proxies (`trusted_proxies`). Then the
+//! header in which proxies say for whom they ask ([`forwarded`]) is read from its newest entry backwards, for as long
+//! as the entries are proxies of ours too; what stands behind the first that is not was written by whoever liked to. Of
+//! anybody else that header means nothing.
 
 mod forwarded;
 mod network;
@@ -61,8 +61,8 @@ impl Clients {
     }
 }
 
-/// Which addresses may ask. The narrowest network that has an address decides; where none has it, it may ask unless there
-/// is a list of those that may.
+/// Which addresses may ask. The narrowest network that has an address decides; where none has it, it may ask unless
+/// there is a list of those that may.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
     /// Those that may.

@@ -24,7 +24,8 @@ pub struct RequestIdHeader {
 pub enum RequestId {
     /// Made here; 32 hexadecimal digits.
     Made(u128),
-    /// Given by a proxy of ours: 1 to 128 letters, digits and `-_.:=+/;@`, which mean nothing in a header, a log or JSON.
+    /// Given by a proxy of ours: 1 to 128 letters, digits and `-_.:=+/;@`, which mean nothing in a header, a log or
+    /// JSON.
     Given(Box<str>),
 }
 
@@ -82,8 +83,8 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// Another number for each number, and neighbours far apart (the finalizer of SplitMix64), so that logs can be cut into equal parts
-/// by any digits of the ids.
+/// Another number for each number, and neighbours far apart (the finalizer of SplitMix64), so that logs can be cut into
+/// equal parts by any digits of the ids.
 fn scattered(count: u64) -> u64 {
     let mut mixed = count;
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

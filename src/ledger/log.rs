@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Order, OrderId, PaymentId, ReleaseReason, SaleState, Terms, View};
 
-/// One sync brings entries until they have so many lines together (see [`LogEntry::lines`]), so that a Redis script stays
-/// short. The last one is brought whole.
+/// One sync brings entries until they have so many lines together (see [`LogEntry::lines`]), so that a Redis script
+/// stays short. The last one is brought whole.
 pub const SYNC_LINES_MAX: usize = 500;
 
 /// One order in an entry that tells of many.

@@ -29,8 +29,8 @@ pub struct SaleModel {
     orders: HashMap<OrderId, Order>,
     /// Those who have something.
     buyers: HashMap<Arc<str>, Holdings>,
-    /// The orders of every entry that made some, by the end of their hold and the entry's number. Whether they are still
-    /// held is looked up when their time has come.
+    /// The orders of every entry that made some, by the end of their hold and the entry's number. Whether they are
+    /// still held is looked up when their time has come.
     due: BTreeMap<(u64, u64), Vec<OrderId>>,
     /// Stock changes that were made, by their ids.
     changes: HashMap<Arc<str>, i64>,

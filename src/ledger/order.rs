@@ -68,8 +68,8 @@ impl<'de> Deserialize<'de> for OrderId {
     }
 }
 
-/// Where an order stands. It moves one way, HELD to PAID or RELEASED, but for a payment that comes after the release: that
-/// takes the order back if its tickets can be had again.
+/// Where an order stands. It moves one way, HELD to PAID or RELEASED, but for a payment that comes after the release:
+/// that takes the order back if its tickets can be had again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum OrderState {

@@ -1,8 +1,8 @@
 //! The outbox of a sale: how far its log has been delivered, which edge delivers it, and what could not be delivered.
 //!
-//! One edge at a time has a sale's delivery, by a lease that it renews while it works; so the order of the log is the order
-//! of delivery. How far the log was delivered only ever moves forward. An event that its receiver refuses for what it says
-//! is set aside by its place in the log, where it stays until somebody has it delivered after all.
+//! One edge at a time has a sale's delivery, by a lease that it renews while it works; so the order of the log is the
+//! order of delivery. How far the log was delivered only ever moves forward. An event that its receiver refuses for
+//! what it says is set aside by its place in the log, where it stays until somebody has it delivered after all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,12 +135,12 @@ pub struct DeliveryStatus {
     pub set_aside: Vec<SetAside>,
 }
 
-/// The outboxes of a ledger's sales. Every operation names the sale by its epoch too, as [`super::Ledger::open`] gave it,
-/// and is [`LedgerError::Changed`] for another one. All are idempotent.
+/// The outboxes of a ledger's sales. Every operation names the sale by its epoch too, as [`super::Ledger::open`] gave
+/// it, and is [`LedgerError::Changed`] for another one. All are idempotent.
 #[async_trait]
 pub trait Outbox: Send + Sync + 'static {
-    /// Takes or keeps a sale's delivery unless another edge has it, and reads what there is to do: entries, oldest first,
-    /// until they have `lines_max` lines together (see [`LogEntry::lines`]), the last one whole; 0 for none.
+    /// Takes or keeps a sale's delivery unless another edge has it, and reads what there is to do: entries, oldest
+    /// first, until they have `lines_max` lines together (see [`LogEntry::lines`]), the last one whole; 0 for none.
     async fn take(&self, sale: &str, epoch: u64, claim: &Claim, lines_max: usize) -> Result<Taken, LedgerError>;
 
     /// Writes down what became of events, if `edge` still has the delivery.

@@ -1,8 +1,9 @@
-//! Reconciling a sale: everything that is written of it is compared with its log, and with what others know of it, and what
-//! was lost is written again. What is compared and what follows from it is here, without I/O; [`Bookkeeper`] is the store.
+//! Reconciling a sale: everything that is written of it is compared with its log, and with what others know of it, and
+//! what was lost is written again. What is compared and what follows from it is here, without I/O; [`Bookkeeper`] is
+//! the store.
 //!
-//! An order only goes forward, HELD to RELEASED to PAID, so of two accounts of it the further one is true. Tickets are never
-//! added: if more was sold than there is, that is told.
+//! An order only goes forward, HELD to RELEASED to PAID, so of two accounts of it the further one is true. Tickets are
+//! never added: if more was sold than there is, that is told.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Display;
@@ -302,8 +303,8 @@ fn compare_with(books: &Books, witness: &Witness, findings: &mut Findings) {
     }
 }
 
-/// Releases what was not paid in time. It may have been released before, in an entry that is lost and that nobody read, and
-/// its tickets sold to others whose orders are known.
+/// Releases what was not paid in time. It may have been released before, in an entry that is lost and that nobody read,
+/// and its tickets sold to others whose orders are known.
 fn end_holds(books: &Books, findings: &mut Findings) {
     let standing = books.orders.iter().filter(|(id, _)| !findings.restore.contains_key(*id)).chain(&findings.restore);
     let is_ended = |order: &Order| order.state == OrderState::Held && order.expires_at_ms <= books.now_ms;
@@ -328,8 +329,8 @@ pub trait Bookkeeper: Send + Sync + 'static {
     /// What this edge remembers by itself.
     fn remembered(&self, sale: &str) -> Option<Witness>;
 
-    /// Writes orders, at most [`RESTORE_MAX`], and `lost` entries, at most [`FILL_MAX`], behind `version`, in one atomic step
-    /// of a fenced sale; gives the version after it. [`LedgerError::Changed`] if the version is another.
+    /// Writes orders, at most [`RESTORE_MAX`], and `lost` entries, at most [`FILL_MAX`], behind `version`, in one
+    /// atomic step of a fenced sale; gives the version after it. [`LedgerError::Changed`] if the version is another.
     async fn restore(
         &self,
         sale: &str,

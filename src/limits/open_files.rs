@@ -2,9 +2,9 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises this process's own limit to the most that it may set (what shells give is often 1,024, and what the system would
-/// give far more), and says how many connections of clients fit below it. An eighth is left to connections to backends,
-/// to the ledger and its files.
+/// Raises this process's own limit to the most that it may set (what shells give is often 1,024, and what the system
+/// would give far more), and says how many connections of clients fit below it. An eighth is left to connections to
+/// backends, to the ledger and its files.
 #[must_use]
 pub fn most_connections(wanted: usize) -> usize {
     let before = getrlimit(Resource::Nofile);

@@ -29,8 +29,8 @@ impl Quota {
         }
     }
 
-    /// Whether one more request of `key` may be served. A request that is one too many at a time costs none of those that
-    /// may come in a second.
+    /// Whether one more request of `key` may be served. A request that is one too many at a time costs none of those
+    /// that may come in a second.
     #[must_use]
     pub fn take(&self, key: u64) -> Option<Taken> {
         let held = match &self.at_once {

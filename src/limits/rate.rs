@@ -114,8 +114,8 @@ impl Rate {
     }
 }
 
-/// Tells the addresses of a set apart, but for one pair in half a million, which shares a bucket. Never that of an unused
-/// place.
+/// Tells the addresses of a set apart, but for one pair in half a million, which shares a bucket. Never that of an
+/// unused place.
 fn tag(hash: u64) -> u64 {
     hash >> TIME_BITS | 1
 }

@@ -1,7 +1,8 @@
 //! What is written down of requests: which of them, and what of each.
 //!
-//! A line is formatted on the thread of its request, onto that thread's sheet of the [`LogFile`]; nothing is allocated for it and
-//! nobody waits. Of refusals, which are nearly all that an edge answers, every thread writes its share down and counts the others.
+//! A line is formatted on the thread of its request, onto that thread's sheet of the [`LogFile`]; nothing is allocated
+//! for it and nobody waits. Of refusals, which are nearly all that an edge answers, every thread writes its share down
+//! and counts the others.
 
 mod combined;
 mod escape;
@@ -62,8 +63,8 @@ impl AccessLog {
         Ok(Self { file, format: settings.format.clone(), share, skipped: Counter::default() })
     }
 
-    /// When a request begins whose answer may be a refusal. None if a refusal would not be written down: looking at the clock
-    /// would cost more than the rest of it.
+    /// When a request begins whose answer may be a refusal. None if a refusal would not be written down: looking at the
+    /// clock would cost more than the rest of it.
     #[must_use]
     pub fn begin(&self) -> Option<Instant> {
         let is_due = self.share >= ALL || SHARES.try_with(|shares| shares.get() + self.share >= ALL).unwrap_or(false);

@@ -1,8 +1,10 @@
-//! What the edge says of itself: a line for what somebody has to see to, with its cause and its place, and never a flood of them.
+//! What the edge says of itself: a line for what somebody has to see to, with its cause and its place, and never a
+//! flood of them.
 //!
-//! Lines come through the facade `log`, Pingora's among them. Until the settings are read they go to standard error, and then to where
-//! `error_log` says: standard error is written at once, a file by a thread of its own, so that no request waits for a disk. Of one
-//! place in the source at most ten lines a second are written ([`flood`]); how many more there were is told.
+//! Lines come through the facade `log`, Pingora's among them. Until the settings are read they go to standard error,
+//! and then to where `error_log` says: standard error is written at once, a file by a thread of its own, so that no
+//! request waits for a disk. Of one place in the source at most ten lines a second are written ([`flood`]); how many
+//! more there were is told.
 
 mod flood;
 pub mod throttle;
@@ -82,8 +84,8 @@ pub fn lost() -> (u64, u64) {
     (FLOOD.held(), FILE.get().map_or(0, LogFile::dropped))
 }
 
-/// Failed requests are logged by the proxy, once and not in floods; pingora_proxy's own lines say no more of them, and any client
-/// could make as many as it likes.
+/// Failed requests are logged by the proxy, once and not in floods; pingora_proxy's own lines say no more of them, and
+/// any client could make as many as it likes.
 fn logger(level: LevelFilter) -> Logger {
     let usual = format!("{level},pingora_core={},pingora_proxy=off", level.min(LevelFilter::Warn));
     let filters = std::env::var(VARIABLE).unwrap_or(usual);

@@ -1,8 +1,9 @@
 //! A file that lines are added to without anybody waiting for the disk.
 //!
-//! Every thread writes into a buffer of its own, which costs a lock that nobody else wants. A buffer that is full is handed to one
-//! thread that writes all of them; so is whatever there is, a moment after its first line woke that thread. If the disk does
-//! not keep up, what waits is bounded, and lines that do not fit are dropped and counted: no request ever waits.
+//! Every thread writes into a buffer of its own, which costs a lock that nobody else wants. A buffer that is full is
+//! handed to one thread that writes all of them; so is whatever there is, a moment after its first line woke that
+//! thread. If the disk does not keep up, what waits is bounded, and lines that do not fit are dropped and counted: no
+//! request ever waits.
 
 mod writer;
 
@@ -56,8 +57,8 @@ struct Shared {
     setting: &'static str,
     complaints: Complaints,
     buffers: [Buffer; STRIPES],
-    /// A line lies on a buffer that is not full, and the writer was told. Set with that buffer locked, and cleared before the
-    /// writer locks all of them, so that no line is overlooked.
+    /// A line lies on a buffer that is not full, and the writer was told. Set with that buffer locked, and cleared
+    /// before the writer locks all of them, so that no line is overlooked.
     is_stirred: AtomicBool,
     queue: Mutex<Queue>,
     /// How many bytes lie there; changed only with the queue locked, but read without.
@@ -88,8 +89,8 @@ struct Queue {
 }
 
 impl LogFile {
-    /// Opens it for appending and starts its writer. `setting` is the setting that names it, `complaints` where the writer
-    /// reports that it cannot write.
+    /// Opens it for appending and starts its writer. `setting` is the setting that names it, `complaints` where the
+    /// writer reports that it cannot write.
     ///
     /// # Errors
     /// If it cannot be opened (a pipe that nobody reads cannot, either), or there are no threads.
@@ -113,7 +114,8 @@ impl LogFile {
         Ok(Self(shared))
     }
 
-    /// Adds a line, which `format` puts behind whatever there is, with its end. It is in the file some [`writer::GATHER`] later.
+    /// Adds a line, which `format` puts behind whatever there is, with its end. It is in the file some
+    /// [`writer::GATHER`] later.
     pub fn write(&self, format: impl FnOnce(&mut Vec<u8>)) {
         let mut buffer = lock(&self.0.buffers[stripe()].0);
         if buffer.len() >= BUFFER_SIZE && !self.0.hand_over(&mut buffer) {

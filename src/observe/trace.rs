@@ -1,9 +1,10 @@
-//! Traces, for whoever asks for them: what happened to a request and how long each part took, sent to an OpenTelemetry collector.
+//! Traces, for whoever asks for them: what happened to a request and how long each part took, sent to an OpenTelemetry
+//! collector.
 //!
-//! A trace begins here, or with a proxy of ours that says so in `traceparent` (W3C Trace Context); strangers' headers mean
-//! nothing, or they could have every request of theirs traced. Traced are requests that go to backends, with every backend that
-//! was tried, and purchases that need the ledger, with the batch that brought them there. Refusals from memory are not: there is
-//! nothing in them to look at, and there are a million of them.
+//! A trace begins here, or with a proxy of ours that says so in `traceparent` (W3C Trace Context); strangers' headers
+//! mean nothing, or they could have every request of theirs traced. Traced are requests that go to backends, with every
+//! backend that was tried, and purchases that need the ledger, with the batch that brought them there. Refusals from
+//! memory are not: there is nothing in them to look at, and there are a million of them.
 
 mod collector;
 mod purchase;

@@ -1,10 +1,11 @@
-//! What is done to a sale and its orders besides buying: by operators, by the order service, and by who looks an order up.
+//! What is done to a sale and its orders besides buying: by operators, by the order service, and by who looks an order
+//! up.
 
 use super::Sale;
 use crate::ledger::{Cancelled, Confirmed, LedgerError, LogEntry, Order, OrderId, PaymentId, SaleState, Swept, View};
 
-/// Readers of single orders that may wait for the ledger at a time, of each sale. More are told to come again, so that they
-/// cannot keep purchases waiting.
+/// Readers of single orders that may wait for the ledger at a time, of each sale. More are told to come again, so that
+/// they cannot keep purchases waiting.
 pub(super) const ORDER_READS_MAX: usize = 256;
 
 impl Sale {

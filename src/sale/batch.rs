@@ -73,7 +73,8 @@ impl Pending {
         let _ = self.reply.send(sale.record(outcome));
     }
 
-    /// Its time is over, and it was never brought to the ledger: because that is silent, or because too many came first.
+    /// Its time is over, and it was never brought to the ledger: because that is silent, or because too many came
+    /// first.
     fn expire(self, sale: &Sale) {
         let refusal = if sale.gate.hears() { Refusal::Busy } else { Refusal::Unavailable };
         self.refuse(sale, refusal);
@@ -116,7 +117,8 @@ pub async fn run(sale: Arc<Sale>, mut queue: mpsc::Receiver<Pending>) {
             // Who waits for anything else while a batch is away must not wait longer than everybody else.
             let until = line.first_deadline();
             tokio::select! {
-                // The sync comes first: with another edge selling, the step would take from the gate what the sync brought.
+                // The sync comes first: with another edge selling, the step would take from the gate what the sync
+                // brought.
                 biased;
                 () = &mut synced => {
                     synced.set(sale.shared.synced.notified());

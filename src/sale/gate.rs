@@ -7,8 +7,8 @@
 //!    ledger cannot be reached.
 //! 2. A made order is never denied. A purchase that may be a retry (it has a key) is refused only if the log is read up
 //!    to the version that is known, and does not name its order.
-//! 3. What is known is replaced by every sync, so what is older than that is no longer used, and the ledger decides: the
-//!    process or its machine slept, and the world did not.
+//! 3. What is known is replaced by every sync, so what is older than that is no longer used, and the ledger decides:
+//!    the process or its machine slept, and the world did not.
 //! 4. A buyer's limit is remembered only as long as the log, read up to the known version, shows no change of it.
 
 mod fingerprints;
@@ -127,8 +127,8 @@ pub struct Gate {
     /// How old what it knows may be.
     memory: Duration,
     knowledge: ArcSwap<Knowledge>,
-    /// What is newly known of orders goes here. Another table takes its place when all is forgotten: whoever still judges by
-    /// an older knowledge has the table that belongs to it.
+    /// What is newly known of orders goes here. Another table takes its place when all is forgotten: whoever still
+    /// judges by an older knowledge has the table that belongs to it.
     orders: ArcSwap<Fingerprints>,
     /// Which sale this is about; 0 before one was opened. What is heard of another is of the past.
     epoch: AtomicU64,
@@ -144,7 +144,8 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// One that knows nothing yet. Longer than `memory` after it heard of the ledger for the last time, it refuses nothing.
+    /// One that knows nothing yet. Longer than `memory` after it heard of the ledger for the last time, it refuses
+    /// nothing.
     #[must_use]
     pub fn new(memory: Duration) -> Self {
         Self {

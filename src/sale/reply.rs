@@ -129,7 +129,8 @@ fn in_words(dialect: Dialect, sale: &Sale, outcome: &Outcome) -> Answer {
     }
 }
 
-/// The answer to a request of an address that asks too often. The longest that it has to wait for one request is a second.
+/// The answer to a request of an address that asks too often. The longest that it has to wait for one request is a
+/// second.
 #[must_use]
 pub fn too_many_requests(dialect: Dialect) -> &'static Answer {
     match dialect {
@@ -486,7 +487,8 @@ pub fn sale_document(sale: &Sale) -> Option<Value> {
     Some(document)
 }
 
-/// RFC 3339 in UTC, to the millisecond, so that all of them are of one length; the number itself for a time that no calendar has.
+/// RFC 3339 in UTC, to the millisecond, so that all of them are of one length; the number itself for a time that no
+/// calendar has.
 pub(crate) fn time(at_ms: u64) -> String {
     i64::try_from(at_ms)
         .ok()

@@ -25,7 +25,8 @@ const ORDERS: &str = "/orders/";
 /// The sales of an edge.
 pub struct Shop {
     sales: Vec<Arc<Sale>>,
-    /// The exact paths of purchases, in order. Every request looks for its own here, and few comparisons cost less than a hash.
+    /// The exact paths of purchases, in order. Every request looks for its own here, and few comparisons cost less than
+    /// a hash.
     by_path: Vec<(String, usize)>,
     by_id: HashMap<String, usize>,
 }
@@ -96,8 +97,8 @@ impl<'a> Endpoint<'a> {
         matches!(self, Self::Purchase(_)) && method == "POST"
     }
 
-    /// Counts a purchase that is refused before its sale sees it, and gives the words in which a request with this method is
-    /// refused here.
+    /// Counts a purchase that is refused before its sale sees it, and gives the words in which a request with this
+    /// method is refused here.
     #[must_use]
     pub fn turn_away(self, method: &str, count: impl Fn(&SaleMetrics)) -> Dialect {
         let Self::Purchase(sale) = self else { return Dialect::Rest };
@@ -108,7 +109,8 @@ impl<'a> Endpoint<'a> {
         dialect.unwrap_or(Dialect::Rest)
     }
 
-    /// Answers a request of `client`. `body` is at most one byte longer than [`request::BODY_MAX`], and empty where none is taken.
+    /// Answers a request of `client`. `body` is at most one byte longer than [`request::BODY_MAX`], and empty where
+    /// none is taken.
     pub async fn answer(self, client: Client, head: &dyn Head, body: &[u8]) -> Cow<'static, Answer> {
         match self.start(client, head, body) {
             Started::Ready(answer) => answer,

@@ -127,8 +127,8 @@ async fn learn(
     }
 }
 
-/// Releases what was not paid in time. Every edge does, so that it happens as long as one of them lives; that two do it at
-/// once is no harm. Says whether something ended, for then there is more to read, and perhaps more to sweep.
+/// Releases what was not paid in time. Every edge does, so that it happens as long as one of them lives; that two do it
+/// at once is no harm. Says whether something ended, for then there is more to read, and perhaps more to sweep.
 async fn sweep(sale: &Sale) -> Result<bool, LedgerError> {
     match patiently(sale.sweep()).await {
         Ok(swept) => Ok(swept.ended > 0),

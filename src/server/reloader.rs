@@ -58,8 +58,8 @@ impl Reloader {
         &self.config
     }
 
-    /// Reads the configuration again and takes on what can be taken on. Whatever could fail is done first, and until then
-    /// nothing is changed.
+    /// Reads the configuration again and takes on what can be taken on. Whatever could fail is done first, and until
+    /// then nothing is changed.
     ///
     /// # Errors
     /// Everything that is wrong with the configuration; nothing has changed.
@@ -107,7 +107,8 @@ impl Reloader {
             }
         }
         self.rules.store(Arc::new(rules));
-        // Requests that began before still find the groups that they were on their way to; only what those do by themselves ends.
+        // Requests that began before still find the groups that they were on their way to; only what those do by
+        // themselves ends.
         let mut before = std::mem::take(&mut self.groups);
         for upstream in upstreams {
             let at = before.iter().position(|group| Arc::ptr_eq(&group.upstream, &upstream));

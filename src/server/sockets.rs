@@ -21,8 +21,8 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Those of `inherited` that the configuration has an address for; the others are closed, and what lacks is bound. All of
-    /// it before anything else happens, so that whoever is refused an address has done nothing yet.
+    /// Those of `inherited` that the configuration has an address for; the others are closed, and what lacks is bound.
+    /// All of it before anything else happens, so that whoever is refused an address has done nothing yet.
     ///
     /// # Errors
     /// If an address cannot be listened on.

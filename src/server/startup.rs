@@ -20,8 +20,8 @@ use crate::stores::embedded::EmbeddedLedger;
 use crate::stores::redis::RedisLedger;
 use crate::upstream::Upstream;
 
-/// How often an edge that starts asks the order service once more what the ledger may have lost, if there was no answer, and
-/// after which pause: one that is being started itself is there a moment later.
+/// How often an edge that starts asks the order service once more what the ledger may have lost, if there was no
+/// answer, and after which pause: one that is being started itself is there a moment later.
 const QUESTIONS_AGAIN: usize = 2;
 const QUESTION_PAUSE: Duration = Duration::from_millis(200);
 
@@ -86,8 +86,8 @@ pub async fn open_shop(config: &Config, poster: Option<Arc<Poster>>) -> Result<O
     Ok(Opened { shop: Arc::new(Shop::new(sales)), keeper: Some(keeper), embedded, deliveries })
 }
 
-/// Finds a sale in the ledger, or makes it if a total is configured; but not one of which the order service knows orders: then
-/// the ledger has lost it, and all that was sold would be sold once more.
+/// Finds a sale in the ledger, or makes it if a total is configured; but not one of which the order service knows
+/// orders: then the ledger has lost it, and all that was sold would be sold once more.
 async fn open_sale(sale: &Sale, order_service: Option<&Poster>) -> Result<(), LedgerError> {
     open_surely(sale, None).await?;
     if !sale.is_missing() {
@@ -118,7 +118,8 @@ async fn open_sale(sale: &Sale, order_service: Option<&Poster>) -> Result<(), Le
     open_surely(sale, Some(total)).await
 }
 
-/// Asks again for an answer that does not come: machines that have just started are busy, and to open twice is to open once.
+/// Asks again for an answer that does not come: machines that have just started are busy, and to open twice is to open
+/// once.
 async fn open_surely(sale: &Sale, total: Option<u64>) -> Result<(), LedgerError> {
     const TRIES: u32 = 5;
     for _ in 1..TRIES {
@@ -204,8 +205,9 @@ fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A task without which the edge would go on answering and know nothing any more. Should it ever panic, the process ends,
-/// as it may at any instant: whatever was answered is in the ledger, and whoever starts it again has an edge that works.
+/// A task without which the edge would go on answering and know nothing any more. Should it ever panic, the process
+/// ends, as it may at any instant: whatever was answered is in the ledger, and whoever starts it again has an edge that
+/// works.
 async fn essential(name: String, task: impl Future<Output = ()> + Send + 'static) {
     if let Err(end) = tokio::spawn(task).await
         && end.is_panic()

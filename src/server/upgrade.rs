@@ -1,9 +1,9 @@
-//! One edge follows another without anybody noticing: the sockets that clients come to are handed on, and with an embedded
-//! ledger what is sold, too.
+//! One edge follows another without anybody noticing: the sockets that clients come to are handed on, and with an
+//! embedded ledger what is sold, too.
 //!
-//! The older process starts its own program again, which may be another by now, with the same arguments. The standard input
-//! of the younger one is a socket between the two. Over it come the listening sockets (`SCM_RIGHTS`), and then words, a line
-//! each:
+//! The older process starts its own program again, which may be another by now, with the same arguments. The standard
+//! input of the younger one is a socket between the two. Over it come the listening sockets (`SCM_RIGHTS`), and then
+//! words, a line each:
 //!
 //! ```text
 //! younger: checked    the configuration is in order, and all is there but the ledger
@@ -11,8 +11,8 @@
 //! younger: ready      connections are accepted
 //! ```
 //!
-//! From then on the older one accepts nothing more. Whoever waits for a word does so for a bounded time, and a younger one
-//! that fails is ended, and forgotten.
+//! From then on the older one accepts nothing more. Whoever waits for a word does so for a bounded time, and a younger
+//! one that fails is ended, and forgotten.
 
 use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut};

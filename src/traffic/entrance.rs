@@ -26,8 +26,8 @@ pub struct Entrance {
 }
 
 impl Entrance {
-    /// An entrance for as many as `limits` allow. `answers` counts what all requests were answered, and `access_log` takes them
-    /// down, if there is one; `ids` is the header for the ids of requests, if they have any.
+    /// An entrance for as many as `limits` allow. `answers` counts what all requests were answered, and `access_log`
+    /// takes them down, if there is one; `ids` is the header for the ids of requests, if they have any.
     #[must_use]
     pub fn new(
         limits: Arc<Limits>,
@@ -68,7 +68,8 @@ impl Entrance {
         Some(RequestId::of(header, rules.clients.is_proxy(peer.to_canonical()), head))
     }
 
-    /// Whether one more connection may be served, from this address if it is known yet. One of our own proxies has as many as it needs: its clients share them.
+    /// Whether one more connection may be served, from this address if it is known yet. One of our own proxies has as
+    /// many as it needs: its clients share them.
     #[must_use]
     pub fn admit(&self, rules: &Rules, peer: Option<IpAddr>) -> Option<ConnectionGuard> {
         self.limits.admit(peer.filter(|peer| !rules.clients.is_proxy(*peer)))
@@ -80,8 +81,8 @@ impl Entrance {
         rules.clients.is_proxy(peer) || self.limits.admit_as(admitted, peer)
     }
 
-    /// Lets a request of `client` in, and counts it. `endpoint` is what it asks, if the edge answers it itself; it decides how a
-    /// refusal is worded.
+    /// Lets a request of `client` in, and counts it. `endpoint` is what it asks, if the edge answers it itself; it
+    /// decides how a refusal is worded.
     ///
     /// # Errors
     /// The answer, if the request is refused.

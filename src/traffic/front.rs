@@ -65,7 +65,8 @@ pub struct Front {
 }
 
 impl Front {
-    /// A door to `shop`, and to `proxy` behind it, for those whom `entrance` lets in by the `rules`. `shutdown` becomes true when the edge has to stop.
+    /// A door to `shop`, and to `proxy` behind it, for those whom `entrance` lets in by the `rules`. `shutdown` becomes
+    /// true when the edge has to stop.
     #[must_use]
     pub fn new(
         shop: Arc<Shop>,
@@ -79,8 +80,9 @@ impl Front {
         Self { shop, proxy, entrance, rules, header_log: Throttle::default(), shutdown, stopping, stop }
     }
 
-    /// Serves `listeners` until told to stop; each has its [`Door`] among the rules, in the same order. Connections under way
-    /// are then left to finish their requests, and those between two of them to send one more; see [`Rules::farewell`].
+    /// Serves `listeners` until told to stop; each has its [`Door`] among the rules, in the same order. Connections
+    /// under way are then left to finish their requests, and those between two of them to send one more; see
+    /// [`Rules::farewell`].
     ///
     /// [`Rules::farewell`]: crate::traffic::rules::Rules::farewell
     pub async fn serve(self, listeners: Vec<Listener>) {

@@ -1,9 +1,9 @@
 //! The only [`ProxyHttp`]: what happens to a request that is not answered by us, from its head to its answer.
 //!
-//! In order: `request_filter` finds the route, `upstream_peer` the backend, `upstream_request_filter` what the backend is
-//! told about the client, `response_filter` sees the answer pass, and `upstream_response_body_filter` its end.
-//! `fail_to_connect` and `error_while_proxy` decide whether another backend is tried, and `fail_to_proxy` tells the client
-//! that none could answer.
+//! In order: `request_filter` finds the route, `upstream_peer` the backend, `upstream_request_filter` what the backend
+//! is told about the client, `response_filter` sees the answer pass, and `upstream_response_body_filter` its end.
+//! `fail_to_connect` and `error_while_proxy` decide whether another backend is tried, and `fail_to_proxy` tells the
+//! client that none could answer.
 
 mod compression;
 mod context;
@@ -69,7 +69,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy for the sales of `shop`, and for all else as the `rules` say. `alive` is dropped with the last connection.
+    /// A proxy for the sales of `shop`, and for all else as the `rules` say. `alive` is dropped with the last
+    /// connection.
     #[must_use]
     pub fn new(shop: Arc<Shop>, rules: Current, entrance: Arc<Entrance>, alive: mpsc::Sender<Infallible>) -> Self {
         Self { shop, rules, own_log: RequestErrorLog::default(), entrance, _alive: alive }
@@ -140,7 +141,8 @@ impl ProxyHttp for Proxy {
         RequestContext::new(self.rules.load_full())
     }
 
-    /// None, unless requests have ids: Pingora's default adds a compression module to every request, only to leave it switched off.
+    /// None, unless requests have ids: Pingora's default adds a compression module to every request, only to leave it
+    /// switched off.
     fn init_downstream_modules(&self, modules: &mut HttpModules) {
         if self.entrance.id_header().is_some() {
             modules.add_module(Box::new(RequestIdModule));
@@ -398,8 +400,8 @@ impl ProxyHttp for Proxy {
             && *error.etype() == ErrorType::ReadTimedout
             && !session.is_body_done()
         {
-            // It may have waited for the rest of the request, as we did. Streams of HTTP/2 have no deadline for that but this,
-            // and no client may put a backend out of service by saying nothing.
+            // It may have waited for the rest of the request, as we did. Streams of HTTP/2 have no deadline for that
+            // but this, and no client may put a backend out of service by saying nothing.
             error.esource = ErrorSource::Downstream;
         }
         let by_backend = *error.esource() == ErrorSource::Upstream;

@@ -1,8 +1,8 @@
 //! What a request is judged by, apart from the sales: everything of the configuration that a reload replaces as one.
 //!
-//! Whoever begins with a request reads it once and goes on with what was read: a request that began by old rules ends by
-//! them. Reading takes no lock ([`ArcSwap`]). What the rules are made of is made before any of it is used, so that a file
-//! that is wrong changes nothing.
+//! Whoever begins with a request reads it once and goes on with what was read: a request that began by old rules ends
+//! by them. Reading takes no lock ([`ArcSwap`]). What the rules are made of is made before any of it is used, so that a
+//! file that is wrong changes nothing.
 
 use std::io;
 use std::sync::Arc;
@@ -35,9 +35,9 @@ pub struct Rules {
     pub access: Access,
     /// Waits on the client's side.
     pub client: ClientTimeouts,
-    /// How long a connection between two requests stays when the edge stops. A client that has sent its next request just now
-    /// is answered, and told that it was the last; closing at once would lose that request. Half of the shutdown's grace at
-    /// most, so that there is time for the answer.
+    /// How long a connection between two requests stays when the edge stops. A client that has sent its next request
+    /// just now is answered, and told that it was the last; closing at once would lose that request. Half of the
+    /// shutdown's grace at most, so that there is time for the answer.
     pub farewell: Duration,
     /// Where requests go; the first that matches is taken.
     pub routes: Vec<Route>,

@@ -1,8 +1,8 @@
 //! TLS on listeners: which certificate is shown to whom, and how certificates are replaced while connections go on.
 //!
 //! Versions, cipher suites and groups are rustls's own, which are those that Mozilla calls intermediate, without DHE. A
-//! session can be resumed by its ticket, at this edge and until it is started again. Early data (0-RTT) is never taken: it
-//! can be sent again by whoever has seen it, and a purchase is not to be made twice.
+//! session can be resumed by its ticket, at this edge and until it is started again. Early data (0-RTT) is never taken:
+//! it can be sent again by whoever has seen it, and a purchase is not to be made twice.
 
 mod choice;
 
@@ -56,8 +56,8 @@ impl fmt::Display for Error {
 }
 
 impl Terminator {
-    /// One with the certificates of `settings`, that offers HTTP/2 if `http2`. It takes sessions up again that clients began
-    /// `before`.
+    /// One with the certificates of `settings`, that offers HTTP/2 if `http2`. It takes sessions up again that clients
+    /// began `before`.
     ///
     /// # Errors
     /// If a certificate or a key cannot be used, or the system has no randomness to give.
@@ -102,8 +102,8 @@ impl Terminator {
     }
 }
 
-/// The certificates of a listener, read from their files. One that is not valid now is shown all the same, with a warning:
-/// a listener that refuses everybody helps nobody.
+/// The certificates of a listener, read from their files. One that is not valid now is shown all the same, with a
+/// warning: a listener that refuses everybody helps nobody.
 fn read(settings: &config::Tls) -> Result<Choice, Error> {
     let mut faults = Vec::new();
     let mut certificates = Vec::new();

@@ -77,8 +77,8 @@ impl Upstream {
     }
 }
 
-/// The addresses `found`: first those that were there `before`, in their order. DNS servers turn the order round with each
-/// answer, and that alone is no change.
+/// The addresses `found`: first those that were there `before`, in their order. DNS servers turn the order round with
+/// each answer, and that alone is no change.
 fn followed(before: &[SocketAddr], found: &[SocketAddr]) -> Vec<SocketAddr> {
     let stay = before.iter().filter(|address| found.contains(address));
     let mut come: Vec<SocketAddr> = found.iter().filter(|address| !before.contains(address)).copied().collect();

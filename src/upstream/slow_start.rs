@@ -1,7 +1,7 @@
 //! How the weight of a backend grows after it came back.
 //!
-//! As `slow_start` of Nginx Plus and `slowstart` of HAProxy: in proportion to the time since then, from nearly nothing to
-//! the whole weight, so that caches and pools fill before the whole load comes.
+//! As `slow_start` of Nginx Plus and `slowstart` of HAProxy: in proportion to the time since then, from nearly nothing
+//! to the whole weight, so that caches and pools fill before the whole load comes.
 //!
 //! Pure: time is passed in, in milliseconds since some beginning.
 

@@ -137,8 +137,8 @@ impl Tier {
         self.table.next().map(|position| &self.usable[position]).ok_or(Unpicked::Replaced)
     }
 
-    /// The open one with the fewest requests under way for its weight, as Nginx's `least_conn`. Equals, such as idle ones,
-    /// have their turns by weight; if that of none comes soon, the first of them is taken.
+    /// The open one with the fewest requests under way for its weight, as Nginx's `least_conn`. Equals, such as idle
+    /// ones, have their turns by weight; if that of none comes soon, the first of them is taken.
     fn least(&self, is_open: impl Fn(&Member) -> bool) -> Result<Option<&Member>, Unpicked> {
         let open = self.usable.iter().filter(|one| is_open(&one.member));
         let Some((load, least)) = open.map(|one| (one.load(), one)).min_by(|(one, _), (other, _)| one.cmp(other))
@@ -154,8 +154,8 @@ impl Tier {
         Ok(Some(&least.member))
     }
 
-    /// The less loaded of two open ones, which are drawn by weight (Mitzenmacher, "The power of two choices in randomized
-    /// load balancing", 2001; Nginx's `random two least_conn`).
+    /// The less loaded of two open ones, which are drawn by weight (Mitzenmacher, "The power of two choices in
+    /// randomized load balancing", 2001; Nginx's `random two least_conn`).
     fn better_of_two(&self, is_open: impl Fn(&Member) -> bool, random: impl Fn(u64) -> u64) -> Option<&Member> {
         let draw = |other: Option<&Usable>| {
             let is_other = |one: &Usable| other.is_some_and(|other| std::ptr::eq(one, other));

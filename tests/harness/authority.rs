@@ -38,7 +38,8 @@ impl Authority {
         self.folder.path().join("ca.pem")
     }
 
-    /// Makes a certificate for these names, in files called `file`, and gives the entry of `certificates` that names them.
+    /// Makes a certificate for these names, in files called `file`, and gives the entry of `certificates` that names
+    /// them.
     pub fn certificate(&self, file: &str, names: &[&str]) -> Value {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let key = KeyPair::generate().unwrap();

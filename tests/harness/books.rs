@@ -70,7 +70,8 @@ type Entry = (String, Vec<String>);
 type Read = (HashMap<String, String>, HashMap<String, String>, Vec<(String, f64)>, HashMap<String, String>, Vec<Entry>);
 
 impl Books {
-    /// Reads them in one step of Redis, so that no change comes between two of the reads. None if there is no such sale.
+    /// Reads them in one step of Redis, so that no change comes between two of the reads. None if there is no such
+    /// sale.
     pub fn read(connection: &mut ::redis::Connection) -> ::redis::RedisResult<Option<Self>> {
         let tagged = format!("{{{KEY}}}");
         let (hash, orders, due, buyers, log): Read = ::redis::pipe()
@@ -126,8 +127,8 @@ impl Books {
         }
     }
 
-    /// Everything in which they disagree: the counters, the orders, the buyers, the deadlines, and what follows from the
-    /// log alone.
+    /// Everything in which they disagree: the counters, the orders, the buyers, the deadlines, and what follows from
+    /// the log alone.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Faults::default();
         let told = Told::by(&self.log, &mut faults);

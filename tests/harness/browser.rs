@@ -290,9 +290,9 @@ impl Drop for Browser {
     }
 }
 
-/// Starts chromedriver on a port of ours. Left to itself (`--port=0`) it takes a free one on the one loopback address and
-/// gives up if the same one is taken on the other, which happens beside thousands of connections of other tests; so a port
-/// may be taken just now, and then another is tried.
+/// Starts chromedriver on a port of ours. Left to itself (`--port=0`) it takes a free one on the one loopback address
+/// and gives up if the same one is taken on the other, which happens beside thousands of connections of other tests; so
+/// a port may be taken just now, and then another is tried.
 #[track_caller]
 fn driver_in(folder: &Path) -> (Process, BufReader<ChildStdout>, u16) {
     const TRIES: usize = 10;

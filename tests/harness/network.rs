@@ -18,8 +18,8 @@ use socket2::SockRef;
 pub enum Passage {
     #[default]
     Free,
-    /// They wait here, and arrive once the way is free. While replies are held, requests are carried out all the same: the
-    /// case in which nobody can know from outside whether a step was done.
+    /// They wait here, and arrive once the way is free. While replies are held, requests are carried out all the same:
+    /// the case in which nobody can know from outside whether a step was done.
     Held,
     /// They never arrive.
     Lost,

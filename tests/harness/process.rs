@@ -72,7 +72,8 @@ impl Process {
     }
 }
 
-/// A process that one of ours has started, and that goes on when that one has ended. Dropping it kills it by its number.
+/// A process that one of ours has started, and that goes on when that one has ended. Dropping it kills it by its
+/// number.
 #[derive(Debug)]
 pub struct Successor(u32);
 

@@ -164,7 +164,8 @@ impl Redis {
             && (0..3).any(|at| primary.info(&format!("slave{at}")).contains(&listed))
     }
 
-    /// Waits until the kernel has all of its file: a disk that is busy makes Redis wait with it, for two seconds at most.
+    /// Waits until the kernel has all of its file: a disk that is busy makes Redis wait with it, for two seconds at
+    /// most.
     #[track_caller]
     pub fn has_written(&self) {
         eventually("all is written", || (self.info("aof_buffer_length") == "0").then_some(()));

@@ -14,8 +14,8 @@ const CLIENTS: u32 = 150;
 /// Each client asks so often, whether it was served or not: all together 300 times a second.
 const PERIOD: Duration = Duration::from_millis(500);
 const LOAD: Duration = Duration::from_secs(4);
-/// Redis takes half of this for a reply on average, and each reply brings at most [`LOCAL_STOCK`] orders: together 100 a
-/// second, a third of what is asked for.
+/// Redis takes half of this for a reply on average, and each reply brings at most [`LOCAL_STOCK`] orders: together 100
+/// a second, a third of what is asked for.
 const REPLY: Duration = Duration::from_millis(200);
 const LOCAL_STOCK: usize = 10;
 
@@ -87,7 +87,8 @@ fn three_times_what_can_be_served_is_refused_early_and_evenly_and_passes_without
     );
     // Early: a refusal does not wait for the ledger.
     assert!(middle < REPLY / 2, "{middle:?}");
-    // Evenly: at all times somebody is served, and nearly as many different clients as if lots had been drawn each time.
+    // Evenly: at all times somebody is served, and nearly as many different clients as if lots had been drawn each
+    // time.
     for quarter in 0..4 {
         let time = LOAD / 4 * quarter..LOAD / 4 * (quarter + 1);
         assert!(sold.iter().any(|heard| time.contains(&heard.asked)), "nobody was served in {time:?}");

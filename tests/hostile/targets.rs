@@ -55,7 +55,8 @@ fn only_the_very_path_sells() {
         }
     }
     assert_eq!(edge.sold(), 0);
-    // A fragment is no part of a target (RFC 9112, 3.2). As Nginx, the edge reads what stands before it, and nothing of it.
+    // A fragment is no part of a target (RFC 9112, 3.2). As Nginx, the edge reads what stands before it, and nothing of
+    // it.
     for (sold, target) in
         ["/buy/ticket#", "/buy/ticket#x", "/buy/ticket#?quantity=2", "/buy/ticket?quantity=1#&quantity=2"]
             .iter()

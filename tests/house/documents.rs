@@ -1,5 +1,6 @@
-//! What contributors read (ARCHITECTURE.md, CONTRIBUTING.md, SECURITY.md, bench/README.md and docs/internals) names what is
-//! really there: every file in backticks exists, and every word of the glossary occurs in the file that it names.
+//! What contributors read (ARCHITECTURE.md, CONTRIBUTING.md, SECURITY.md, bench/README.md and docs/internals) names
+//! what is really there: every file in backticks exists, and every word of the glossary occurs in the file that it
+//! names.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -34,7 +35,8 @@ fn quoted(document: &str) -> Vec<&str> {
     quoted
 }
 
-/// Whether a text is the path of one file or folder of the repository. `fuzz/corpus/TARGET` and `tests/*.rs` stand for many.
+/// Whether a text is the path of one file or folder of the repository. `fuzz/corpus/TARGET` and `tests/*.rs` stand for
+/// many.
 fn is_path(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_./@-".contains(&byte);
     let is_placeholder = |part: &str| part.len() > 1 && part.bytes().all(|byte| byte.is_ascii_uppercase());

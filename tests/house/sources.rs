@@ -287,7 +287,7 @@ fn tree(list: &[Token], mut at: usize, prefix: &[String], named: &mut Vec<Named>
             "," | ";" | "}" => break,
             name => {
                 line = if prefix.is_empty() { line } else { list[at].line };
-                if name != "*" && !(name == "self" && !path.is_empty()) {
+                if name != "*" && (name != "self" || path.is_empty()) {
                     path.push(name.to_owned());
                 }
                 let alias = path.last().filter(|_| name != "*").cloned();

@@ -39,7 +39,8 @@ fn until<T>(over: &AtomicBool, something: impl Fn() -> T) -> Vec<T> {
 /// Upgrades in a row.
 const UPGRADES: usize = 5;
 
-/// One process after the other, under load: every request is answered as if there were one. Gives the number of purchases.
+/// One process after the other, under load: every request is answered as if there were one. Gives the number of
+/// purchases.
 fn nothing_is_lost(setup: Setup) -> usize {
     let mut edge = setup.start();
     let address = edge.address();

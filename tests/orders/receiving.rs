@@ -84,8 +84,8 @@ fn an_edge_is_told_what_is_known_page_by_page_and_nobody_else_is() {
     });
 }
 
-/// Four processes start at once on an empty database, and each is told the whole story at the same time, in batches that
-/// begin elsewhere and come in another order.
+/// Four processes start at once on an empty database, and each is told the whole story at the same time, in batches
+/// that begin elsewhere and come in another order.
 #[test]
 fn four_processes_that_are_told_at_once_keep_one_truth() {
     with_both_databases(|shelf| {

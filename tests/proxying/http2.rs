@@ -262,8 +262,8 @@ fn who_does_not_send_its_body_is_told_so_and_harms_no_backend() {
     assert_eq!(edge.metric("spikegate_upstream_failures_total", ""), 0);
 }
 
-/// Streams that are opened and reset at once (CVE-2023-44487): however many there are, the backend gets few of them, and
-/// others are served meanwhile.
+/// Streams that are opened and reset at once (CVE-2023-44487): however many there are, the backend gets few of them,
+/// and others are served meanwhile.
 #[test]
 fn rapid_resets_end_the_connection_and_trouble_nobody() {
     let asked = Arc::new(AtomicUsize::new(0));

@@ -17,8 +17,8 @@ pub struct Crowd {
     /// Nobody begins anything any more.
     pub over: AtomicBool,
     pub till: Till,
-    /// Whether the operator adds tickets, too, or only takes some away. What the ledger lost of that is not put right by
-    /// itself, and with lost tickets sold there would be more sold than there are.
+    /// Whether the operator adds tickets, too, or only takes some away. What the ledger lost of that is not put right
+    /// by itself, and with lost tickets sold there would be more sold than there are.
     pub adds_stock: bool,
 }
 
@@ -87,7 +87,8 @@ impl Buyer<'_> {
 
     /// One purchase, and what comes of it.
     fn wish(&mut self, wish: u64) {
-        // Some share their name, and with it the limit. Nobody keeps a name for ever, for everybody would be at the limit.
+        // Some share their name, and with it the limit. Nobody keeps a name for ever, for everybody would be at the
+        // limit.
         let shared = self.number - usize::from(self.number % 10 == 1);
         let ask = Ask::Buy {
             key: self.fate.chance(80).then(|| format!("{}-{wish}", self.number)),

@@ -234,8 +234,8 @@ fn purchases(calls: &[Call]) -> impl Iterator<Item = (&Call, Option<&str>, &str,
     })
 }
 
-/// Every order was either told to somebody, or may be that of a purchase without a key whose answer never came. A purchase
-/// with a key is asked again until it hears of its order, so that it cannot be an excuse.
+/// Every order was either told to somebody, or may be that of a purchase without a key whose answer never came. A
+/// purchase with a key is asked again until it hears of its order, so that it cannot be an excuse.
 fn orders(case: &Case, verdict: &mut Verdict) {
     let named: BTreeSet<&str> =
         purchases(case.calls).filter_map(|(call, ..)| call.said().and_then(Said::order)).collect();
@@ -383,8 +383,8 @@ fn stock_changes(case: &Case, verdict: &mut Verdict) {
     }
 }
 
-/// What was left after each entry of the log: when, and how much. What was lost before others were put in its place is not
-/// known any more, and may have been everything.
+/// What was left after each entry of the log: when, and how much. What was lost before others were put in its place is
+/// not known any more, and may have been everything.
 fn left(books: &Books) -> Vec<(u64, u64)> {
     let (mut total, mut before) = (0_u64, 0_u64);
     // Order -> the tickets that it has.
@@ -417,7 +417,8 @@ fn left(books: &Books) -> Vec<(u64, u64)> {
     left
 }
 
-/// Between what an edge may remember and the answer, there must have been a moment in which less was left than was asked for.
+/// Between what an edge may remember and the answer, there must have been a moment in which less was left than was
+/// asked for.
 fn sold_out(case: &Case, verdict: &mut Verdict) {
     /// Between the ledger's clock and ours.
     const CLOCKS_MS: u64 = 50;

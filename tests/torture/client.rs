@@ -75,7 +75,8 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Asks up to `tries` times, at one door after the other, until it is known what became of it. Some have no patience.
+    /// Asks up to `tries` times, at one door after the other, until it is known what became of it. Some have no
+    /// patience.
     pub fn ask_until_known(&mut self, ask: &Ask, tries: u64, fate: &mut Fate) -> Said {
         let first = fate.either();
         let mut said = Said::unknown("no answer");

@@ -12,8 +12,8 @@ use crate::harness::{Connection, Request};
 
 /// Where a sale can be read.
 pub enum Source {
-    /// In Redis itself, by its address and not by any network of the story; and whether it may lose something, so that its
-    /// log goes back.
+    /// In Redis itself, by its address and not by any network of the story; and whether it may lose something, so that
+    /// its log goes back.
     Redis { url: Arc<Mutex<String>>, may_lose: bool },
     /// What an edge's control listener says.
     Control(std::net::SocketAddr),

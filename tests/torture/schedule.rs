@@ -10,8 +10,8 @@ use rand::{Rng, SeedableRng};
 use super::fault::{Fault, Weather};
 use crate::harness::Tear;
 
-/// Where all that is random in a story comes from. Every part of it draws from a source of its own, by its name, so that
-/// none depends on how fast the others are.
+/// Where all that is random in a story comes from. Every part of it draws from a source of its own, by its name, so
+/// that none depends on how fast the others are.
 pub struct Fate(StdRng);
 
 impl Fate {

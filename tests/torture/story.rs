@@ -61,8 +61,8 @@ pub enum Loss {
 }
 
 impl Story {
-    /// With two edges, Redis with everything on disk before it answers, and one order service. A name begins with the one
-    /// word by which the story is called.
+    /// With two edges, Redis with everything on disk before it answers, and one order service. A name begins with the
+    /// one word by which the story is called.
     pub fn of(name: &'static str) -> Self {
         let seconds = setting("TORTURE_SECONDS").unwrap_or(SECONDS);
         let is_long = seconds > 2 * SECONDS;

@@ -25,8 +25,8 @@ use crate::orders::{self, Order, OrderId, OrderState};
 use crate::settlements::{self, Settlement, SettlementState, Wish};
 use crate::signature::{self, SecretFile};
 
-/// Questions to the edge that may be under way for orders that the database does not have. Ids can be guessed at, and the
-/// ledger has better things to do.
+/// Questions to the edge that may be under way for orders that the database does not have. Ids can be guessed at, and
+/// the ledger has better things to do.
 const LOOKUPS: usize = 32;
 
 /// The longest that an answer takes. A database that has fallen silent does not say so, and a connection may take many
@@ -86,7 +86,8 @@ pub fn routes(service: Service) -> Router {
         .with_state(Arc::new(Shared { service, lookups: Semaphore::new(LOOKUPS) }))
 }
 
-/// What there is without a database: whoever delivers orders hears that they are not kept. Every other path only echoes.
+/// What there is without a database: whoever delivers orders hears that they are not kept. Every other path only
+/// echoes.
 pub fn without_database() -> Router {
     let refuse = || async { unavailable("This process keeps no orders: it was started without --database.") };
     Router::new().route("/hooks/spikegate", post(refuse))

@@ -1,7 +1,8 @@
 //! Brings payments and cancellations to their end, whatever happens on the way.
 //!
-//! Whoever asks for one writes it down first and then works on it in a task of its own, so that a client that leaves changes
-//! nothing. What could not be finished, here or in a process that has died, is taken up by the worker of any process.
+//! Whoever asks for one writes it down first and then works on it in a task of its own, so that a client that leaves
+//! changes nothing. What could not be finished, here or in a process that has died, is taken up by the worker of any
+//! process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,8 +74,8 @@ impl Cashier {
         Self { database, edge, provider, places: Arc::new(Semaphore::new(AT_A_TIME)), look: Notify::new() }
     }
 
-    /// Begins a settlement, or joins the one that there is, and waits a while for its outcome. Says what there was before,
-    /// if there was anything, and how far it has come.
+    /// Begins a settlement, or joins the one that there is, and waits a while for its outcome. Says what there was
+    /// before, if there was anything, and how far it has come.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! The database: a SQLite file that several processes share, or PostgreSQL.
 //!
-//! The queries are the same for both. What differs is here and in [`orders`](crate::orders): how a transaction begins that
-//! is going to write, and how a list of rows is passed as one JSON parameter.
+//! The queries are the same for both. What differs is here and in [`orders`](crate::orders): how a transaction begins
+//! that is going to write, and how a list of rows is passed as one JSON parameter.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -19,12 +19,12 @@ static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 /// Connections of one process for reading.
 const READERS: u32 = 4;
 
-/// Connections of one process for writing to PostgreSQL. SQLite has one writer at a time anyway, so there one connection
-/// is enough, and those who wait for it wait in order.
+/// Connections of one process for writing to PostgreSQL. SQLite has one writer at a time anyway, so there one
+/// connection is enough, and those who wait for it wait in order.
 const WRITERS: u32 = 4;
 
-/// The longest wait for a connection, for a lock of SQLite, and for a statement of PostgreSQL. Below the edge's timeout for
-/// a delivery (5 s by default), so that it hears what is wrong.
+/// The longest wait for a connection, for a lock of SQLite, and for a statement of PostgreSQL. Below the edge's timeout
+/// for a delivery (5 s by default), so that it hears what is wrong.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// The longest that the start waits for other processes that start at the same moment.
@@ -74,8 +74,8 @@ pub enum OpenError {
 }
 
 impl Database {
-    /// Opens it, makes the file if there is none, and brings its tables up to date. Any number of processes may do so at
-    /// once.
+    /// Opens it, makes the file if there is none, and brings its tables up to date. Any number of processes may do so
+    /// at once.
     ///
     /// # Errors
     ///

@@ -1,9 +1,9 @@
-//! The two designs that Spikegate is compared with, as well as a database alone can do them (docs/internals/designs.md). For
-//! measuring only; `spikegate-orders` has them if it is started with `--designs`.
+//! The two designs that Spikegate is compared with, as well as a database alone can do them
+//! (docs/internals/designs.md). For measuring only; `spikegate-orders` has them if it is started with `--designs`.
 //!
 //! | | purchase | payment | an order that is never paid |
 //! |---|---|---|---|
-//! | `order-first` | takes a ticket and writes the order, one transaction | of a held order | gives its ticket back after the hold |
+//! | `order-first` | takes a ticket and writes the order, one transaction | of a held order | gives its ticket back |
 //! | `pay-first` | writes the order | takes a ticket, or the money is due back | holds nothing |
 //!
 //! ```text
@@ -32,9 +32,9 @@ use crate::api::{document, failed, problem};
 
 const TABLES: &str = include_str!("designs/tables.sql");
 
-/// Connections to PostgreSQL for each design, chosen by measurement. Those who take a ticket wait for each other at its row,
-/// and the more of them wait there the slower it gets: of 1, 2, 3, 4, 6, 8 and 16, four sold the most orders per second.
-/// Orders that take none share the disk's syncs.
+/// Connections to PostgreSQL for each design, chosen by measurement. Those who take a ticket wait for each other at its
+/// row, and the more of them wait there the slower it gets: of 1, 2, 3, 4, 6, 8 and 16, four sold the most orders per
+/// second. Orders that take none share the disk's syncs.
 const ORDER_FIRST_CONNECTIONS: u32 = 4;
 const PAY_FIRST_CONNECTIONS: u32 = 16;
 
@@ -213,8 +213,8 @@ async fn pay_held(pool: &PgPool, id: &str) -> sqlx::Result<bool> {
     Ok(sqlx::query(statement).bind(id).execute(pool).await?.rows_affected() == 1)
 }
 
-/// Whether it was paid now and has its ticket. The order is taken hold of first and the sale's row last, since that is the
-/// one which everybody waits for.
+/// Whether it was paid now and has its ticket. The order is taken hold of first and the sale's row last, since that is
+/// the one which everybody waits for.
 async fn pay_unpaid(pool: &PgPool, id: &str) -> sqlx::Result<bool> {
     let mut transaction = pool.begin().await?;
     let statement = "UPDATE design_orders SET state = 'PAID'
@@ -237,8 +237,8 @@ async fn state(pool: &PgPool, design: Design, id: &str) -> sqlx::Result<Option<S
     sqlx::query_scalar(statement).bind(id).bind(design.name()).fetch_optional(pool).await
 }
 
-/// Gives back what unpaid orders hold, for as long as the process lives. Several processes share the work: an order that
-/// one has locked is left to it.
+/// Gives back what unpaid orders hold, for as long as the process lives. Several processes share the work: an order
+/// that one has locked is left to it.
 async fn sweep(pool: PgPool) {
     let statement = "
         WITH due AS (

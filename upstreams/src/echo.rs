@@ -32,8 +32,8 @@ struct Backend {
     start: Option<&'static str>,
 }
 
-/// Answers every path that `service` does not have, and counts; `/healthz` and `/stats` are not counted. All answers, also
-/// those of `service`, name the backend.
+/// Answers every path that `service` does not have, and counts; `/healthz` and `/stats` are not counted. All answers,
+/// also those of `service`, name the backend.
 ///
 /// # Errors
 ///

@@ -7,7 +7,8 @@ use std::time::Duration;
 /// How long each step may take; shorter than any supervisor waits.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Asks the service that listens at `address` whether it is alive. All addresses (0.0.0.0 or `[::]`) are asked at loopback.
+/// Asks the service that listens at `address` whether it is alive. All addresses (0.0.0.0 or `[::]`) are asked at
+/// loopback.
 ///
 /// # Errors
 ///

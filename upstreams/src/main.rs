@@ -15,8 +15,8 @@ use spikegate_orders::payment::Demo;
 use spikegate_orders::signature::SecretFile;
 use spikegate_orders::{designs, echo, health, page, sales_page, server};
 
-/// The order service. With a database it keeps orders and takes payments; every other path is answered with what arrived,
-/// as the demo's backends do.
+/// The order service. With a database it keeps orders and takes payments; every other path is answered with what
+/// arrived, as the demo's backends do.
 #[derive(Parser)]
 #[command(name = "spikegate-orders", version)]
 struct Arguments {
@@ -30,8 +30,8 @@ struct Arguments {
     /// What every answer's X-Backend says; by default the address.
     #[arg(long, env = "ORDERS_NAME")]
     name: Option<String>,
-    /// Where orders are kept: sqlite:FILE, which processes of one machine may share, or postgres://... Without it there are
-    /// no orders.
+    /// Where orders are kept: sqlite:FILE, which processes of one machine may share, or postgres://... Without it there
+    /// are no orders.
     #[arg(long, value_name = "URL")]
     database: Option<String>,
     /// The edge's control listener.
@@ -46,8 +46,8 @@ struct Arguments {
     /// Who takes the money: demo, demo:approve, demo:decline, demo:slow=2s or demo:twice.
     #[arg(long, default_value = "demo", value_name = "PROVIDER", requires = "database")]
     payment: Demo,
-    /// Also the two designs that Spikegate is compared with (docs/internals/designs.md), at /designs/. For measuring only; needs
-    /// PostgreSQL.
+    /// Also the two designs that Spikegate is compared with (docs/internals/designs.md), at /designs/. For measuring
+    /// only; needs PostgreSQL.
     #[arg(long, requires = "database")]
     designs: bool,
 }

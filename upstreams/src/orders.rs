@@ -2,17 +2,17 @@
 //!
 //! # Whose word counts
 //!
-//! The ledger decides; this is its copy, and two ways lead into it. **Deliveries** carry the number of the log entry: a row
-//! remembers the number of the last event that it took, and takes only newer ones. **Answers of the control API** to
-//! `confirm` and `cancel` come sooner and carry no number. So that an older event which is delivered after such an answer
-//! does not undo it, one rule holds for both, and it is true of the ledger itself:
+//! The ledger decides; this is its copy, and two ways lead into it. **Deliveries** carry the number of the log entry: a
+//! row remembers the number of the last event that it took, and takes only newer ones. **Answers of the control API**
+//! to `confirm` and `cancel` come sooner and carry no number. So that an older event which is delivered after such an
+//! answer does not undo it, one rule holds for both, and it is true of the ledger itself:
 //!
 //! > An order goes from HELD to RELEASED to PAID, may leave out a step, and never goes back.
 //!
-//! (RELEASED to PAID is the payment that came late and took the order back.) Hence PAID is final, and an event that comes
-//! after it only moves the row's number on. An answer RELEASED changes a row that is HELD, and nothing else; the only event
-//! older than a release is the `held` that made the row, and that is not newer than the row. An answer leaves the row's
-//! number as it is, so that every event that the row has not seen is still looked at.
+//! (RELEASED to PAID is the payment that came late and took the order back.) Hence PAID is final, and an event that
+//! comes after it only moves the row's number on. An answer RELEASED changes a row that is HELD, and nothing else; the
+//! only event older than a release is the `held` that made the row, and that is not newer than the row. An answer
+//! leaves the row's number as it is, so that every event that the row has not seen is still looked at.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};

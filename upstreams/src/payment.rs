@@ -9,8 +9,8 @@ pub use demo::Demo;
 /// What is to be paid.
 #[derive(Debug, Clone)]
 pub struct Charge {
-    /// The payment's own id, 32 hexadecimal digits. A provider that is asked twice under one id takes the money once, and
-    /// answers both times what came of it.
+    /// The payment's own id, 32 hexadecimal digits. A provider that is asked twice under one id takes the money once,
+    /// and answers both times what came of it.
     pub payment: String,
     /// The order's id.
     pub order: String,

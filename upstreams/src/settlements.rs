@@ -8,16 +8,16 @@
 //!                   └──▶ refused
 //! ```
 //!
-//! A settlement is written before anybody is asked anything. `pending`: the provider may have been asked. `charged`: it has
-//! the money; the ledger may have been asked. Its id is what makes asking either of them again harmless.
+//! A settlement is written before anybody is asked anything. `pending`: the provider may have been asked. `charged`: it
+//! has the money; the ledger may have been asked. Its id is what makes asking either of them again harmless.
 //!
-//! At most one settlement of an order can be under way or have succeeded: the database has a unique index on those that are
-//! pending, charged, paid, cancelling or cancelled. So the second of two clicks finds the first one's payment and joins it,
-//! and an order that is being cancelled cannot be charged.
+//! At most one settlement of an order can be under way or have succeeded: the database has a unique index on those that
+//! are pending, charged, paid, cancelling or cancelled. So the second of two clicks finds the first one's payment and
+//! joins it, and an order that is being cancelled cannot be charged.
 //!
-//! Whoever works on a settlement has its lease: `due_at_ms` lies ahead, and until then nobody else touches it. If its process
-//! dies, the time comes, and another takes over. Each step names the state that it leaves, so even two who work on one
-//! cannot take a step twice.
+//! Whoever works on a settlement has its lease: `due_at_ms` lies ahead, and until then nobody else touches it. If its
+//! process dies, the time comes, and another takes over. Each step names the state that it leaves, so even two who work
+//! on one cannot take a step twice.
 
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row, Transaction};
@@ -27,8 +27,8 @@ use crate::database::Database;
 use crate::orders::{OrderId, Payment};
 use crate::payment::Verdict;
 
-/// How long a lease is, counted anew with every step; longer than any one step may take. The clocks of the machines that
-/// share a database should differ by much less.
+/// How long a lease is, counted anew with every step; longer than any one step may take. The clocks of the machines
+/// that share a database should differ by much less.
 pub(crate) const LEASE_MS: i64 = 10_000;
 
 /// What a settlement wants to be.
@@ -81,7 +81,8 @@ impl SettlementState {
     }
 }
 
-/// A payment's state in the words of the API: whether the money was taken or not, it is pending until the ledger has decided.
+/// A payment's state in the words of the API: whether the money was taken or not, it is pending until the ledger has
+/// decided.
 #[must_use]
 pub fn shown(state: &str) -> &str {
     if state == Charged.text() { Pending.text() } else { state }
@@ -173,8 +174,9 @@ pub(crate) async fn begin(
     }
     let id = format!("{:032x}", rand::random::<u128>());
     let state = if wish == Wish::Pay { Pending } else { Cancelling };
-    // Whoever loses a race against another transaction waits for its end here, and then finds what it wrote. Should that
-    // have ended in between (a payment that was declined at once), there is nothing to find, and it is tried again.
+    // Whoever loses a race against another transaction waits for its end here, and then finds what it wrote. Should
+    // that have ended in between (a payment that was declined at once), there is nothing to find, and it is tried
+    // again.
     for _ in 0..5 {
         let statement =
             "INSERT INTO settlements (id, order_id, sale, quantity, state, idempotency_key, attempts, lease,

@@ -15,8 +15,8 @@ pub const WINDOW_S: u64 = 300;
 /// The longest header that is read.
 const HEADER_MAX: usize = 1024;
 
-/// The file that edges and order services share. The edge makes it at its first start, so it may not be there yet, and it
-/// may be replaced; it is read for every delivery, which has up to 512 events.
+/// The file that edges and order services share. The edge makes it at its first start, so it may not be there yet, and
+/// it may be replaced; it is read for every delivery, which has up to 512 events.
 #[derive(Debug, Clone)]
 pub struct SecretFile(PathBuf);
 
@@ -64,8 +64,8 @@ impl SecretFile {
     }
 }
 
-/// Checks the header against the body; `now_s` is this machine's time in seconds since 1970. The comparison takes the same
-/// time wherever a guess is wrong.
+/// Checks the header against the body; `now_s` is this machine's time in seconds since 1970. The comparison takes the
+/// same time wherever a guess is wrong.
 ///
 /// # Errors
 ///

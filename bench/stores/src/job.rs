@@ -79,7 +79,8 @@ fn id_of(number: u64) -> [u8; 16] {
     fastrand::Rng::with_seed(number).u128(..).to_be_bytes()
 }
 
-/// Reads a whole store with random keys; returns how many orders it holds if every table agrees and no batch is there in part.
+/// Reads a whole store with random keys; returns how many orders it holds if every table agrees and no batch is there
+/// in part.
 pub fn verify(store: &dyn Store) -> Result<u64, Error> {
     let mut sold = 0;
     store.each(Table::Sale, &mut |_, value| sold = number_at(value, 0))?;

@@ -1,4 +1,5 @@
-//! The three designs of selling, side by side: order-then-deduct, pay-then-deduct and pre-deduct (docs/internals/designs.md).
+//! The three designs of selling, side by side: order-then-deduct, pay-then-deduct and pre-deduct
+//! (docs/internals/designs.md).
 
 use std::fmt::Write;
 use std::fs;
@@ -19,8 +20,8 @@ pub mod postgres;
 mod shop;
 mod turn;
 
-/// Tickets of the population, and how long they are held. All payments must have come by then; a machine that is too slow
-/// or too busy gets as long as the second.
+/// Tickets of the population, and how long they are held. All payments must have come by then; a machine that is too
+/// slow or too busy gets as long as the second.
 const POPULATION: usize = 2_000;
 const HOLDS: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(60)];
 

@@ -4,8 +4,8 @@
 //!     suite profile --bench bench --product target/release --row a [--seconds 4]
 //!     suite designs --bench bench --product target/release --docs docs/internals [--rounds 5] [--tickets 10000]
 //!
-//! `make bench`, `make profile` and `make bench-designs` build what is needed and call it. Without `--row`, `bench` runs
-//! every workload and writes RESULTS.md.
+//! `make bench`, `make profile` and `make bench-designs` build what is needed and call it. Without `--row`, `bench`
+//! runs every workload and writes RESULTS.md.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

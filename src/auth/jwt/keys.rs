@@ -119,8 +119,8 @@ impl Key {
         Ok(Self { id: None, material })
     }
 
-    /// The keys of a set that are for one of `algorithms` and for signing. Those who publish sets have keys of all kinds in
-    /// them, so others are left out, and so are those that are too weak.
+    /// The keys of a set that are for one of `algorithms` and for signing. Those who publish sets have keys of all
+    /// kinds in them, so others are left out, and so are those that are too weak.
     ///
     /// # Errors
     /// If it is no set.

@@ -154,7 +154,9 @@ proptest! {
     }
 
     #[test]
-    fn the_shipped_file_without_some_lines_is_read_or_refused(keep in prop::collection::vec(prop::bool::weighted(0.9), 200)) {
+    fn the_shipped_file_without_some_lines_is_read_or_refused(
+        keep in prop::collection::vec(prop::bool::weighted(0.9), 200),
+    ) {
         let lines = SHIPPED.lines().zip(keep).filter_map(|(line, keep)| keep.then_some(line));
         let _ = Config::from_yaml(&lines.collect::<Vec<_>>().join("\n"));
     }

@@ -1,8 +1,8 @@
-//! docs/reference/configuration.md says what the reader does, docs/reference/spikegate.schema.json says what docs/reference/configuration.md does, and every
-//! example in a document can be used as it stands.
+//! docs/reference/configuration.md says what the reader does, docs/reference/spikegate.schema.json says what
+//! docs/reference/configuration.md does, and every example in a document can be used as it stands.
 //!
-//! Whoever adds a key to the reader adds a row to a table of docs/reference/configuration.md and the key to an example there, and runs
-//! these tests: they write the schema, and say what else is missing where.
+//! Whoever adds a key to the reader adds a row to a table of docs/reference/configuration.md and the key to an example
+//! there, and runs these tests: they write the schema, and say what else is missing where.
 
 pub(in crate::config) mod asked;
 mod example;

@@ -44,8 +44,8 @@ impl AddressHeader {
     }
 }
 
-/// For whom `peer` asks: the newest address that is no proxy of ours. An entry that is no address (`unknown`, `_hidden`,
-/// garbage) ends the search, at the proxy that wrote it; so does the end of the header.
+/// For whom `peer` asks: the newest address that is no proxy of ours. An entry that is no address (`unknown`,
+/// `_hidden`, garbage) ends the search, at the proxy that wrote it; so does the end of the header.
 pub fn client(header: AddressHeader, peer: IpAddr, head: &dyn Head, is_ours: impl Fn(IpAddr) -> bool) -> IpAddr {
     let (mut lines, mut count) = ([&b""[..]; LINES_MAX], 0);
     head.headers(header.name(), &mut |line| {

@@ -50,8 +50,8 @@ impl SaleModel {
         (Confirmed::Paid { order: paid, retaken }, Some(self.entry(now_ms, change)))
     }
 
-    /// Why a released order cannot be taken back. Whether the sale is open does not matter: its buyer was in time to buy,
-    /// and what is left is nobody else's yet.
+    /// Why a released order cannot be taken back. Whether the sale is open does not matter: its buyer was in time to
+    /// buy, and what is left is nobody else's yet.
     fn refuse_to_take_back(&self, terms: &Terms, order: &Order) -> Option<RefundReason> {
         let (left, quantity) = (self.total.saturating_sub(self.sold), u64::from(order.quantity));
         let have = order.buyer.as_deref().map_or(0, |buyer| self.held_by(buyer).tickets);

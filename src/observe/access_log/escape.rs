@@ -15,8 +15,8 @@ pub fn nginx(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(rest);
 }
 
-/// The inside of a JSON string (RFC 8259, 7). What is no UTF-8 becomes U+FFFD; besides what has to be escaped, so are the
-/// control characters of C1, DEL, and the ends of lines that JavaScript knows.
+/// The inside of a JSON string (RFC 8259, 7). What is no UTF-8 becomes U+FFFD; besides what has to be escaped, so are
+/// the control characters of C1, DEL, and the ends of lines that JavaScript knows.
 pub fn json(out: &mut Vec<u8>, bytes: &[u8]) {
     if bytes.iter().all(|byte| (0x20..0x7F).contains(byte) && *byte != b'"' && *byte != b'\\') {
         out.extend_from_slice(bytes);

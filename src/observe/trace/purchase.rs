@@ -41,8 +41,8 @@ impl Purchase {
 pub struct Batch(Span);
 
 impl Batch {
-    /// It is brought there now, with these purchases among its `size` ones. It belongs to the first, and names the others. None
-    /// if none of them is traced.
+    /// It is brought there now, with these purchases among its `size` ones. It belongs to the first, and names the
+    /// others. None if none of them is traced.
     #[must_use]
     pub fn begin<'a>(sale: &str, size: usize, mut of: impl Iterator<Item = &'a SpanContext>) -> Option<Self> {
         let mut span = span("ledger reserve", SpanKind::Client, Some(of.next()?))?;

@@ -1,5 +1,5 @@
-//! The order ids of a sale that the gate has seen in its log, as fingerprints: read without a lock by every refusal of a
-//! purchase that may be a retry, written by the one task that reads the log.
+//! The order ids of a sale that the gate has seen in its log, as fingerprints: read without a lock by every refusal of
+//! a purchase that may be a retry, written by the one task that reads the log.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,5 @@
-//! Every rule of the gate, with answers of the ledger written by hand; what it keeps of a real sale is in [`histories`].
+//! Every rule of the gate, with answers of the ledger written by hand; what it keeps of a real sale is in
+//! [`histories`].
 
 mod histories;
 

@@ -7,8 +7,8 @@ const JSON: &[u8] = b"application/json";
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
 const BUYER_HEADER: &str = "X-User-Id";
 
-/// A request is refused with an answer that names what is wrong, or is a purchase within bounds, which means the same when it
-/// is asked in another form.
+/// A request is refused with an answer that names what is wrong, or is a purchase within bounds, which means the same
+/// when it is asked in another form.
 pub fn check(bytes: &[u8]) {
     thread_local! {
         static SALES: [config::Sale; 4] = [

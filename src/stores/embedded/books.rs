@@ -1,5 +1,5 @@
-//! The books of a sale in the embedded ledger: its journal, and the model that was made from it. Both are of one process, so
-//! if they differ there is a fault in the program, and nothing here that could be put right.
+//! The books of a sale in the embedded ledger: its journal, and the model that was made from it. Both are of one
+//! process, so if they differ there is a fault in the program, and nothing here that could be put right.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! The log of every sale in one SQLite file, and how far it was delivered: whatever a sale is follows from its log.
 //!
-//! SQLite, because of the stores that were measured (`bench/stores`) it is the one that is fast enough at every size of a
-//! batch, opens at once after a kill, uses the least memory, and goes on after a full disk. `synchronous=FULL` in WAL mode
-//! is one sync a commit.
+//! SQLite, because of the stores that were measured (`bench/stores`) it is the one that is fast enough at every size of
+//! a batch, opens at once after a kill, uses the least memory, and goes on after a full disk. `synchronous=FULL` in WAL
+//! mode is one sync a commit.
 
 mod format;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -110,7 +110,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Gives entries after `after`, oldest first, until there are `entries_max` or they have `lines_max` lines together.
+    /// Gives entries after `after`, oldest first, until there are `entries_max` or they have `lines_max` lines
+    /// together.
     pub(super) fn read(&self, sale: i64, after: u64, entries_max: usize, lines_max: usize) -> Result<Vec<LogEntry>> {
         let mut query = self
             .store

@@ -1,5 +1,5 @@
-//! The outbox of the embedded ledger. The file is locked by its one edge, so leases are only kept in memory: an edge that
-//! ended has none.
+//! The outbox of the embedded ledger. The file is locked by its one edge, so leases are only kept in memory: an edge
+//! that ended has none.
 
 use std::collections::HashMap;
 use std::sync::Arc;

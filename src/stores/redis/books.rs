@@ -44,7 +44,8 @@ impl RedisLedger {
         }
     }
 
-    /// Orders with a deadline. They are read by rank, so that some may be missed while others are swept; not of a fenced sale.
+    /// Orders with a deadline. They are read by rank, so that some may be missed while others are swept; not of a
+    /// fenced sale.
     async fn deadlines(&self, key: &str) -> Result<HashSet<OrderId>, LedgerError> {
         let mut due = HashSet::new();
         for from in (0..).step_by(SCAN_PAGE) {

@@ -8,7 +8,8 @@ pub(super) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    /// `hash` is the stock hash's name. If it has a hash tag of its own, the other keys keep it; else it becomes theirs.
+    /// `hash` is the stock hash's name. If it has a hash tag of its own, the other keys keep it; else it becomes
+    /// theirs.
     pub(super) fn of(hash: &'a str) -> Self {
         let tagged = if has_hash_tag(hash) { hash.to_owned() } else { format!("{{{hash}}}") };
         Self { hash, tagged }
@@ -43,8 +44,8 @@ impl<'a> Keys<'a> {
         self.named("changes")
     }
 
-    /// The outbox's own: who delivers, what is set aside, what of it is to be tried again. Each sale of the name has keys of
-    /// its own, so that nothing of an earlier one is lost or taken for its own.
+    /// The outbox's own: who delivers, what is set aside, what of it is to be tried again. Each sale of the name has
+    /// keys of its own, so that nothing of an earlier one is lost or taken for its own.
     pub(super) fn outbox(&self, epoch: u64) -> [String; 3] {
         ["", ":aside", ":again"].map(|part| self.named(&format!("delivery:{epoch:016x}{part}")))
     }

@@ -1,4 +1,5 @@
-//! The connection: where Redis is, whether it is the primary and what it has to be, and what is known of connections before.
+//! The connection: where Redis is, whether it is the primary and what it has to be, and what is known of connections
+//! before.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

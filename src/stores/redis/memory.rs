@@ -19,7 +19,8 @@ pub(super) struct Memory {
     acknowledged_version: u64,
     /// By number. Those above `acknowledged_version` may still be lost without anybody having been told of them.
     tail: BTreeMap<u64, LogEntry>,
-    /// Entries of earlier generations, oldest first. Their numbers mean nothing any more; what they say of orders stays true.
+    /// Entries of earlier generations, oldest first. Their numbers mean nothing any more; what they say of orders stays
+    /// true.
     earlier: VecDeque<LogEntry>,
     /// Of both.
     lines: usize,
@@ -56,8 +57,8 @@ impl Memory {
         }
     }
 
-    /// A sale that was reconciled has other numbers. What was known of it stays known: the ledger may lose it again before its
-    /// log has been read anew.
+    /// A sale that was reconciled has other numbers. What was known of it stays known: the ledger may lose it again
+    /// before its log has been read anew.
     pub(super) fn begin_anew(&mut self, generation: u64) {
         let acknowledged_version = std::mem::take(&mut self.acknowledged_version);
         for (seq, entry) in std::mem::take(&mut self.tail) {
@@ -75,7 +76,8 @@ impl Memory {
         self.earlier.iter().chain(self.tail.range(..=self.acknowledged_version).map(|(_, entry)| entry))
     }
 
-    /// Every order of these entries as far as it has come, and the entry that said so last; 0 for one of an earlier generation.
+    /// Every order of these entries as far as it has come, and the entry that said so last; 0 for one of an earlier
+    /// generation.
     pub(super) fn orders(&self) -> HashMap<OrderId, (Order, u64)> {
         let mut orders = HashMap::<OrderId, (Order, u64)>::new();
         let earlier = self.earlier.len();

@@ -62,8 +62,8 @@ impl Outbox for RedisLedger {
             return Ok(first);
         }
         let entries = self.read(sale, first.progress.delivered, lines_max).await?;
-        // The log was read by itself, for a script takes ten times as long to do so. That it is still this sale's, and its
-        // delivery this edge's, is what Redis says now.
+        // The log was read by itself, for a script takes ten times as long to do so. That it is still this sale's, and
+        // its delivery this edge's, is what Redis says now.
         let mut last = taken(&self.ask(&call).await?)?;
         if let Some(work) = &mut last.work {
             work.entries = entries;

@@ -1,5 +1,5 @@
-//! What this edge knows of each sale, and whether the ledger still has it: no step of a sale goes over a connection before
-//! `lua/authorize.lua` has compared the two.
+//! What this edge knows of each sale, and whether the ledger still has it: no step of a sale goes over a connection
+//! before `lua/authorize.lua` has compared the two.
 
 use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};
@@ -15,8 +15,8 @@ use crate::ledger::{
     Reserved, Synced,
 };
 
-/// How long nothing is sold under a primary_id that is new to a sale, or after a reconciliation. In that time every edge that can reach Redis has come
-/// back, ten syncs by default, and has said so if it knows more than the ledger.
+/// How long nothing is sold under a primary_id that is new to a sale, or after a reconciliation. In that time every
+/// edge that can reach Redis has come back, ten syncs by default, and has said so if it knows more than the ledger.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// Orders that are looked for in one command.
@@ -65,7 +65,8 @@ impl RedisLedger {
         }
     }
 
-    /// Makes sure that the sale may be sold over this connection. Of a sale that is not in our charge, the scripts say so.
+    /// Makes sure that the sale may be sold over this connection. Of a sale that is not in our charge, the scripts say
+    /// so.
     pub(super) async fn pass(&self, line: &Line, sale: &str) -> Result<(), GuardError> {
         let authorization = |ward: &mut SaleGuard| ward.authorization.filter(|(number, _)| *number == line.number);
         let from = match self.with(sale, authorization) {
@@ -126,8 +127,8 @@ impl RedisLedger {
         })
     }
 
-    /// A sale was reconciled. If there are orders that this edge remembers and the ledger still lacks, they were not known
-    /// to whoever did it.
+    /// A sale was reconciled. If there are orders that this edge remembers and the ledger still lacks, they were not
+    /// known to whoever did it.
     async fn look_for_all(&self, line: &Line, sale: &str) -> Result<(), LedgerError> {
         let Some((epoch, orders)) = self.with(sale, |ward| (ward.epoch, ward.memory.orders())) else { return Ok(()) };
         let orders: Vec<(OrderId, Order)> = orders.into_iter().map(|(id, (order, _))| (id, order)).collect();

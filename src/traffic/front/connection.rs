@@ -181,8 +181,8 @@ impl Connection {
             LoggedRequest::new(front, &rules, *peer, client.address, &request, sale, may_be_refused)
         };
         let Some(endpoint) = endpoint else {
-            // The proxy decides again, and counts the request: its way is also taken by requests that never come by here. A
-            // refusal costs less here.
+            // The proxy decides again, and counts the request: its way is also taken by requests that never come by
+            // here. A refusal costs less here.
             if request.is_plain
                 && let Err(answer) = entrance.would_enter(&rules, client.address, request.method)
             {
@@ -208,7 +208,8 @@ impl Connection {
         (continuation, request.len)
     }
 
-    /// Redirects the request that `bytes` begin with to HTTPS. One with a body, or of unknown end, is the connection's last.
+    /// Redirects the request that `bytes` begin with to HTTPS. One with a body, or of unknown end, is the connection's
+    /// last.
     fn redirect(
         &mut self,
         redirect: Redirect,

@@ -1,8 +1,8 @@
 //! Frames of HTTP/2 that make work and bring nothing.
 //!
-//! h2 bounds what such frames can make the edge keep, but not how many of them it reads. A client may send as many as it has
-//! earned: some to begin with, some with time, some with each request, and some with what it is sent, since clients measure
-//! the line by PINGs while they download.
+//! h2 bounds what such frames can make the edge keep, but not how many of them it reads. A client may send as many as
+//! it has earned: some to begin with, some with time, some with each request, and some with what it is sent, since
+//! clients measure the line by PINGs while they download.
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -40,8 +40,8 @@ enum Aborted {
     Gone,
 }
 
-/// Completes the handshake and serves the connection until it ends. A client that does not complete the handshake within
-/// `client.read` is disconnected.
+/// Completes the handshake and serves the connection until it ends. A client that does not complete the handshake
+/// within `client.read` is disconnected.
 pub async fn run(door: Arc<Door>, front: Arc<Front>, stream: Stream, peer: SocketAddr, mut admitted: ConnectionGuard) {
     // Boxed, so that the state of the handshake is not a part of every connection.
     let negotiating =

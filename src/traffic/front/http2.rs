@@ -1,11 +1,12 @@
 //! Connections of HTTP/2: every request of theirs is Pingora's.
 //!
-//! What a client may do is bounded: by h2, where it is the protocol's own (below, and in `options`), and here, where it is
-//! not. h2 refuses more streams than were agreed on, header lists that are too long, endless CONTINUATION, small DATA frames
-//! without end, streams that are reset before they were looked at, and faults that make the edge reset streams; and it reads
-//! no further while an answer to PING or SETTINGS waits to be written. How many of those it reads is [`super::flood`]'s. It does not know how long a request goes on after its
-//! stream was reset. So here a connection has no more requests under way than it may have streams, reset or not: those of
-//! whoever resets them quickly (CVE-2023-44487) wait in h2, which ends the connection at the 21st.
+//! What a client may do is bounded: by h2, where it is the protocol's own (below, and in `options`), and here, where it
+//! is not. h2 refuses more streams than were agreed on, header lists that are too long, endless CONTINUATION, small
+//! DATA frames without end, streams that are reset before they were looked at, and faults that make the edge reset
+//! streams; and it reads no further while an answer to PING or SETTINGS waits to be written. How many of those it reads
+//! is [`super::flood`]'s. It does not know how long a request goes on after its stream was reset. So here a connection
+//! has no more requests under way than it may have streams, reset or not: those of whoever resets them quickly
+//! (CVE-2023-44487) wait in h2, which ends the connection at the 21st.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -42,8 +43,8 @@ fn options() -> H2Options {
     options
 }
 
-/// Serves a connection until it ends: when the client is done with it, when it idles for too long, or when the edge stops
-/// and all that is under way is answered. `_admitted` counts it.
+/// Serves a connection until it ends: when the client is done with it, when it idles for too long, or when the edge
+/// stops and all that is under way is answered. `_admitted` counts it.
 pub async fn serve(front: Arc<Front>, wire: Wire, client: SocketAddr, _admitted: ConnectionGuard) {
     let lent = LoanedStream::for_http2(wire, client);
     let digest = Arc::new(Digest {

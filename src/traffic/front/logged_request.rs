@@ -1,7 +1,7 @@
 //! A request that the front door answers, as far as the access log needs it, and the id that the answer carries.
 //!
-//! The line speaks by the rules that the request was judged by: who the client is and which sale it asked are taken from
-//! that judgement, whatever a reload does before the answer is there.
+//! The line speaks by the rules that the request was judged by: who the client is and which sale it asked are taken
+//! from that judgement, whatever a reload does before the answer is there.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -52,8 +52,8 @@ impl AnswerSummary {
 }
 
 impl<'r> LoggedRequest<'r> {
-    /// A request from `client` that came whole. `may_be_refused` is a purchase: of one that will not be written down no time is
-    /// taken.
+    /// A request from `client` that came whole. `may_be_refused` is a purchase: of one that will not be written down no
+    /// time is taken.
     pub fn new(
         front: &Front,
         rules: &Rules,
@@ -89,8 +89,8 @@ impl<'r> LoggedRequest<'r> {
         }
     }
 
-    /// Keeps what the line needs until the answer is there; none if there is nothing to keep. `head` is what the request was
-    /// read from.
+    /// Keeps what the line needs until the answer is there; none if there is nothing to keep. `head` is what the
+    /// request was read from.
     pub fn park(self, front: &Front, request: Option<&Request<'_, '_>>, head: &[u8]) -> Option<Box<ParkedRequest>> {
         let is_logged = front.entrance.access_log().is_some();
         let head = match request {

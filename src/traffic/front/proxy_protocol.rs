@@ -14,8 +14,8 @@ use super::stream::Stream;
 const V1_MAX: usize = 107;
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const V2_FIXED: usize = 16;
-/// The longest header of version 2 that is taken. Its length field could say 64 KiB; addresses need 216 bytes at most, and
-/// what clouds add to them is a few hundred.
+/// The longest header of version 2 that is taken. Its length field could say 64 KiB; addresses need 216 bytes at most,
+/// and what clouds add to them is a few hundred.
 const V2_MAX: usize = 4096;
 
 /// Why there is no header.
@@ -34,8 +34,8 @@ pub enum HeaderError {
 enum Parsed {
     /// The beginning of a header.
     Partial,
-    /// A header of so many bytes, and the client's address. None: the connection is the peer's own, or of a kind that has no
-    /// such address.
+    /// A header of so many bytes, and the client's address. None: the connection is the peer's own, or of a kind that
+    /// has no such address.
     Whole(Option<SocketAddr>, usize),
 }
 

@@ -1,5 +1,5 @@
-//! Leads requests to HTTPS. The request itself is never done: who bought a ticket over plain HTTP would have shown it to
-//! everybody on the way.
+//! Leads requests to HTTPS. The request itself is never done: who bought a ticket over plain HTTP would have shown it
+//! to everybody on the way.
 
 use std::fmt::Write;
 
@@ -12,8 +12,8 @@ use crate::http::host::is_host;
 /// The most header fields among which `Host` is looked for.
 const FIELDS_MAX: usize = 128;
 
-/// The answer to the request with this head, whether or not it is clear where the request ends: 308 or 301, or 400 if it
-/// does not say which host it means.
+/// The answer to the request with this head, whether or not it is clear where the request ends: 308 or 301, or 400 if
+/// it does not say which host it means.
 pub fn answer(redirect: Redirect, head: &[u8]) -> Answer {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);

@@ -46,7 +46,8 @@ pub struct Stream {
     fresh: Option<std::net::TcpStream>,
     /// One of the two is always there, unless the reactor refused the socket.
     registered: Option<TcpStream>,
-    /// Only the first read goes past the reactor, which sees to it that a client who never pauses leaves time to others.
+    /// Only the first read goes past the reactor, which sees to it that a client who never pauses leaves time to
+    /// others.
     was_read: bool,
     /// Read once, and to be read again.
     put_back: Vec<u8>,
@@ -70,8 +71,8 @@ impl Stream {
         self.put_back = bytes;
     }
 
-    /// Ends a connection that is one too many, with a reset: nothing of it is left in the system, and the client knows at
-    /// once.
+    /// Ends a connection that is one too many, with a reset: nothing of it is left in the system, and the client knows
+    /// at once.
     pub fn reset(self) {
         // If it cannot be set, the connection ends more slowly.
         let _ = match (&self.fresh, &self.registered) {

@@ -48,9 +48,9 @@ impl<'a, 'n> Wait<'a, 'n> {
         self.phase = Phase::None;
     }
 
-    /// Whether the client took too long, on a connection of which nothing is known yet (`is_idle`) or part of a head. The whole
-    /// head has one deadline, however it trickles in. When the edge stops, little time is left for a head to begin. Asks
-    /// `is_stopping` after it has registered, so that nothing can be missed in between.
+    /// Whether the client took too long, on a connection of which nothing is known yet (`is_idle`) or part of a head.
+    /// The whole head has one deadline, however it trickles in. When the edge stops, little time is left for a head to
+    /// begin. Asks `is_stopping` after it has registered, so that nothing can be missed in between.
     pub fn poll(
         &mut self,
         is_idle: bool,

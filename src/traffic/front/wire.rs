@@ -23,7 +23,8 @@ pub enum Wire {
     Secure(Box<Secure>),
 }
 
-/// TLS after its handshake. A client that is still there is told of the end (RFC 8446, 6.1), if that can be done at once.
+/// TLS after its handshake. A client that is still there is told of the end (RFC 8446, 6.1), if that can be done at
+/// once.
 #[derive(Debug)]
 pub struct Secure(TlsStream<Stream>);
 
@@ -63,7 +64,8 @@ impl Wire {
         Some(Arc::new(SslDigest::new(suite.unwrap_or_default(), version, None, None, Vec::new())))
     }
 
-    /// Writes what can be written at once. What is left is told, if only by TLS holding some of it back: `None` if nothing is.
+    /// Writes what can be written at once. What is left is told, if only by TLS holding some of it back: `None` if
+    /// nothing is.
     ///
     /// # Errors
     /// If the client is gone.

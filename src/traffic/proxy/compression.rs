@@ -1,7 +1,7 @@
 //! Answers made smaller on their ctx (RFC 9110, 8.4 and 12.5.3).
 //!
-//! Pingora has a module for it, which is not used: it takes `gzip;q=0` for a wish, has no least length, and leaves Brotli
-//! streams without their end (0.9.1: it flushes the encoder, and never finishes it).
+//! Pingora has a module for it, which is not used: it takes `gzip;q=0` for a wish, has no least length, and leaves
+//! Brotli streams without their end (0.9.1: it flushes the encoder, and never finishes it).
 
 use std::io::{self, Write};
 

@@ -1,5 +1,5 @@
-//! What becomes of the head of a request that Pingora reads: whether the proxy ever saw it, and a deadline. Pingora has none of
-//! its own: it waits for each next piece anew.
+//! What becomes of the head of a request that Pingora reads: whether the proxy ever saw it, and a deadline. Pingora has
+//! none of its own: it waits for each next piece anew.
 
 use std::cell::Cell;
 use std::pin::pin;
@@ -8,7 +8,8 @@ tokio::task_local! {
     static HAS_HEAD: Cell<bool>;
 }
 
-/// Runs `serve`, which reads a request and has it answered by the proxy; `None` if its head is not whole when it is `late`.
+/// Runs `serve`, which reads a request and has it answered by the proxy; `None` if its head is not whole when it is
+/// `late`.
 pub async fn with_head_deadline<T>(late: impl Future<Output = ()>, serve: impl Future<Output = T>) -> Option<T> {
     let watched = async {
         let mut serve = pin!(serve);
@@ -22,8 +23,8 @@ pub async fn with_head_deadline<T>(late: impl Future<Output = ()>, serve: impl F
     HAS_HEAD.scope(Cell::new(false), watched).await
 }
 
-/// Runs `serve`, which reads a request and has it answered by the proxy. Says whether the proxy was asked: what Pingora does not
-/// take for a request, it refuses by itself.
+/// Runs `serve`, which reads a request and has it answered by the proxy. Says whether the proxy was asked: what Pingora
+/// does not take for a request, it refuses by itself.
 pub async fn and_whether_asked<T>(serve: impl Future<Output = T>) -> (T, bool) {
     let watched = async { (serve.await, HAS_HEAD.with(Cell::get)) };
     HAS_HEAD.scope(Cell::new(false), watched).await

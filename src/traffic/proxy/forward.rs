@@ -9,9 +9,9 @@ use crate::config::{HeaderRules, HostHeader};
 use crate::http::client::Client;
 use crate::observe::trace::{self, TRACEPARENT, TRACESTATE};
 
-/// Sets `Host` as Nginx would, and what Nginx configurations commonly add. Whatever was sent under these names is replaced,
-/// and `Forwarded` taken away, so that a backend may believe all of them. A proxy of ours alone may say that its client came
-/// by https.
+/// Sets `Host` as Nginx would, and what Nginx configurations commonly add. Whatever was sent under these names is
+/// replaced, and `Forwarded` taken away, so that a backend may believe all of them. A proxy of ours alone may say that
+/// its client came by https.
 pub fn describe_client(
     request: &mut RequestHeader,
     client: Client,

@@ -1,7 +1,7 @@
 //! Requests whose head nobody should act on, since whoever reads it next may understand something else.
 //!
-//! The front door lends every such request to Pingora, which has refused the most of them by itself; the rest are refused
-//! here, before anything is routed or sold.
+//! The front door lends every such request to Pingora, which has refused the most of them by itself; the rest are
+//! refused here, before anything is routed or sold.
 
 use http::Version;
 use http::header::{HOST, TRANSFER_ENCODING};
@@ -30,8 +30,8 @@ pub(super) fn of(session: &HttpSession) -> Option<Answer> {
     }
     let mut codings = request.headers.get_all(TRANSFER_ENCODING).iter();
     let coding = codings.next()?;
-    // Pingora lets the coding win and drops the length before anybody is asked (RFC 9112, 6.3, allows that), so only the
-    // bytes still have it.
+    // Pingora lets the coding win and drops the length before anybody is asked (RFC 9112, 6.3, allows that), so only
+    // the bytes still have it.
     if has_length(&session.get_headers_raw_bytes()) {
         return Some(refusal(400, "Content-Length", "is given together with Transfer-Encoding"));
     }
@@ -45,7 +45,8 @@ fn is_target(target: &[u8]) -> bool {
     target == b"*" || [&b"/"[..], b"http://", b"https://"].into_iter().any(begins)
 }
 
-/// Whether a head that Pingora has parsed has a `Content-Length`: no line of it is folded, and no name has a blank behind.
+/// Whether a head that Pingora has parsed has a `Content-Length`: no line of it is folded, and no name has a blank
+/// behind.
 fn has_length(head: &[u8]) -> bool {
     let name = |line: &[u8]| line.get(..15).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length:"));
     head.split(|byte| *byte == b'\n').skip(1).any(name)

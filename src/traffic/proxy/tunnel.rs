@@ -1,11 +1,11 @@
 //! Connections to backends for requests that ask for an upgrade, so that a tunnel is not closed as it opens.
 //!
-//! Pingora 0.9.1 has a race there. A request without a body tells the half that talks to the backend so, through a channel;
-//! that half ends a tunnel when it is told that the client has said all. If it reads the 101 before it looks into the
-//! channel, it takes the end of the empty body for the end of the tunnel. It waits for both in one `select!`, so this
-//! happens whenever the 101 is there at the first look: a backend that is quick, and an edge that lost its processor
-//! between sending the head and looking. Here the first look after a write therefore finds nothing, and the channel is
-//! emptied first.
+//! Pingora 0.9.1 has a race there. A request without a body tells the half that talks to the backend so, through a
+//! channel; that half ends a tunnel when it is told that the client has said all. If it reads the 101 before it looks
+//! into the channel, it takes the end of the empty body for the end of the tunnel. It waits for both in one `select!`,
+//! so this happens whenever the 101 is there at the first look: a backend that is quick, and an edge that lost its
+//! processor between sending the head and looking. Here the first look after a write therefore finds nothing, and the
+//! channel is emptied first.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,8 +25,8 @@ use tokio::net::TcpStream;
 
 static CONNECTOR: LazyLock<Arc<Connector>> = LazyLock::new(|| Arc::new(Connector));
 
-/// Pingora's pool knows connections by their file descriptors, and of these it sees none. They get a group of their own,
-/// and are not kept.
+/// Pingora's pool knows connections by their file descriptors, and of these it sees none. They get a group of their
+/// own, and are not kept.
 const GROUP: u64 = 1;
 
 /// Makes the connection to `peer` one for a request that asks for an upgrade.

@@ -7,8 +7,8 @@ use super::*;
 /// How far a backend may be ahead of its share: the one that is taken is owed the most, so at least nothing, before it
 /// pays for its request.
 const AHEAD: f64 = 1.0;
-/// How far behind. Nginx's sequence does not keep this below 1 for every set of weights: 44, 3, 34, 1, 32 is the first of
-/// the cases found, and 1.1 the worst of 60,000 random ones.
+/// How far behind. Nginx's sequence does not keep this below 1 for every set of weights: 44, 3, 34, 1, 32 is the first
+/// of the cases found, and 1.1 the worst of 60,000 random ones.
 const BEHIND: f64 = 1.25;
 
 fn weighted(weights: &[u32]) -> Vec<Weighted> {

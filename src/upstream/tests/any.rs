@@ -53,7 +53,9 @@ proptest! {
     ) {
         for (i, case) in cases.iter_mut().enumerate() {
             case.server.addresses = vec![SocketAddr::from(([127, 0, 0, 1], 3001 + i as u16))];
-            case.held = if case.server.max_conns > 0 { case.held.min(case.server.max_conns as usize) } else { case.held };
+            if case.server.max_conns > 0 {
+                case.held = case.held.min(case.server.max_conns as usize);
+            }
         }
         let servers = cases.iter().map(|case| case.server.clone()).collect();
         // One alone never rests.

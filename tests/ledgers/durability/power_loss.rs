@@ -18,7 +18,8 @@ fn unix_s() -> u64 {
 /// Waits until what is written from now on has a later second than the one that is given.
 fn until_another_second() -> u64 {
     let now = unix_s();
-    // The file has a time in it at every second in which something is written, and is cut at the first one that is later.
+    // The file has a time in it at every second in which something is written, and is cut at the first one that is
+    // later.
     eventually("the second is over", || (unix_s() > now + 1).then_some(()));
     now
 }

@@ -16,8 +16,8 @@ pub const LOST: &str = "answers that were lost with the power of Redis and all e
 /// A file is cut up to two seconds before its end, and `appendfsync everysec` may be two late on a disk that is busy.
 pub const MOST_MS: u64 = 4_000;
 
-/// The history without the answers that were lost, so that nothing is expected of them, and how many they are. An answer of
-/// the order service is no excuse, for its database has lost nothing.
+/// The history without the answers that were lost, so that nothing is expected of them, and how many they are. An
+/// answer of the order service is no excuse, for its database has lost nothing.
 pub fn forgive(calls: &[Call], books: &Books, cuts_ms: &[u64]) -> (Vec<Call>, usize) {
     let mut calls = calls.to_vec();
     let is_late = |call: &Call| {

@@ -96,8 +96,8 @@ fn released(order: u32, buyer: &str, quantity: u64) -> serde_json::Value {
     json!({ "kind": "released", "reason": "cancelled", "orders": [line] })
 }
 
-/// Four tickets. Ann (call 0) buys one and pays (1); Bob (2, 3) gets no answer at first, asks again, and cancels (4); Eve
-/// (5) buys three without a key and pays (6); then it is sold out (7), and Ann hears of her order again (8).
+/// Four tickets. Ann (call 0) buys one and pays (1); Bob (2, 3) gets no answer at first, asks again, and cancels (4);
+/// Eve (5) buys three without a key and pays (6); then it is sold out (7), and Ann hears of her order again (8).
 fn good() -> Tale {
     let counters = Counters { total: 0, sold: 0, paid: 0, version: 0 };
     let books = Books {

@@ -28,8 +28,8 @@ impl Seen {
     }
 }
 
-/// As long as `request` writes another request, it is sent by the next connection that is free; it gives a number for it,
-/// by which `answer` is told of the answer.
+/// As long as `request` writes another request, it is sent by the next connection that is free; it gives a number for
+/// it, by which `answer` is told of the answer.
 pub fn crowd(
     address: SocketAddr,
     mut request: impl FnMut(&mut Vec<u8>) -> Option<usize>,

@@ -1,5 +1,5 @@
-//! Steps that fail, are lost or do not end. Whatever happens, a purchase ends in yes, no or unknown by its deadline, and
-//! what is told for certain is certain.
+//! Steps that fail, are lost or do not end. Whatever happens, a purchase ends in yes, no or unknown by its deadline,
+//! and what is told for certain is certain.
 
 use super::Fault::{Missing, Silence, Unavailable, UnknownAfterDoing, UnknownWithoutDoing};
 use super::*;

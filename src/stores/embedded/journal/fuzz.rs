@@ -3,8 +3,8 @@
 use super::*;
 use crate::ledger::model::SaleModel;
 
-/// Each line is a record. It is damage or an entry, which is written as it was read and can be applied. `each_entry` gets every
-/// entry.
+/// Each line is a record. It is damage or an entry, which is written as it was read and can be applied. `each_entry`
+/// gets every entry.
 pub fn check(bytes: &[u8], each_entry: impl Fn(&LogEntry)) {
     let mut sale = SaleModel::new(1);
     for record in bytes.split(|byte| *byte == b'\n') {

@@ -34,8 +34,8 @@ impl Journal {
 
     /// Writes down what became of events.
     pub(in super::super) fn record(&mut self, sale: i64, record: &Record, now_ms: u64) -> Result<Recorded> {
-        // A cursor that a power cut takes back only means that something is delivered twice, so it need not be on disk at
-        // once, and the purchases that wait for the disk need not wait for it.
+        // A cursor that a power cut takes back only means that something is delivered twice, so it need not be on disk
+        // at once, and the purchases that wait for the disk need not wait for it.
         let is_cursor_alone = record.refused.is_none() && record.settled.is_empty();
         if !is_cursor_alone {
             return self.write_record(sale, record, now_ms);

@@ -3,8 +3,8 @@
 use super::super::{books, outbox};
 use super::*;
 
-/// A reply is read or is damage. What is read of orders is what we would write of them. `each_entry` gets every log entry that
-/// is read.
+/// A reply is read or is damage. What is read of orders is what we would write of them. `each_entry` gets every log
+/// entry that is read.
 pub fn check(bytes: &[u8], each_entry: impl Fn(&LogEntry)) {
     let Ok(value) = ::redis::parse_redis_value(bytes) else { return };
     let purchase = |id: u8| Purchase { id: OrderId([id; 16]), buyer: None, quantity: u32::from(id) };

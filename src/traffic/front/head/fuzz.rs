@@ -8,8 +8,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::*;
 
-/// What is clear is read in the same way by Pingora and by whoever knows nothing but the standard, and does not change with
-/// what comes before its end or behind it.
+/// What is clear is read in the same way by Pingora and by whoever knows nothing but the standard, and does not change
+/// with what comes before its end or behind it.
 pub fn check(bytes: &[u8]) {
     agree(bytes);
     let mut room = Room::default();
@@ -29,8 +29,8 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// Length, target and length of the body of a head that has none but the plainest lines and says in one way where its request
-/// ends (RFC 9112, 2.1, 3, 5 and 6); `None` for all others.
+/// Length, target and length of the body of a head that has none but the plainest lines and says in one way where its
+/// request ends (RFC 9112, 2.1, 3, 5 and 6); `None` for all others.
 fn by_the_book(bytes: &[u8]) -> Option<(usize, &str, u64)> {
     let len = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let lines: Vec<&[u8]> = bytes[..len - 4].split(|byte| *byte == b'\n').collect();
