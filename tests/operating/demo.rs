@@ -1,5 +1,5 @@
-//! `make run`: the ports that it uses, what it prints, and where `/` leads. scripts/run does all of it; the Makefile only builds
-//! first.
+//! `make run`: the ports that it uses, what it prints, and where `/` leads. scripts/run does all of it; the Makefile
+//! only builds first.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

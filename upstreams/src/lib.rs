@@ -1,8 +1,9 @@
 //! The order service that stands behind Spikegate.
 //!
-//! Without a database it is only the demo's backends: every path is answered with what arrived ([`echo`]), and every answer
-//! says which backend gave it, so that a client can count them. With one it keeps orders as well ([`api`]).
-//! [`page`] is where people buy, [`sales_page`] lists what is sold. [`server`] listens and ends cleanly; [`health`] asks whether it is alive.
+//! Without a database it is only the demo's backends: every path is answered with what arrived ([`echo`]), and every
+//! answer says which backend gave it, so that a client can count them. With one it keeps orders as well ([`api`]).
+//! [`page`] is where people buy, [`sales_page`] lists what is sold. [`server`] listens and ends cleanly; [`health`]
+//! asks whether it is alive.
 //!
 //! ```text
 //! edge ── signature ── delivery ── orders ────────┐
