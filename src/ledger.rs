@@ -136,9 +136,9 @@ pub enum Decision {
     },
     /// This id has an order with another quantity.
     KeyReused,
-    /// The sale is over.
+    /// The sale is closed.
     Closed,
-    /// The sale has not begun.
+    /// The sale is not open yet.
     NotYet,
     /// The sale is paused.
     Paused,

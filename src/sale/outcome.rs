@@ -11,9 +11,9 @@ use crate::ledger::{Order, OrderId};
 pub enum Refusal {
     /// The Idempotency-Key has an order with other content.
     KeyReused,
-    /// The sale is over.
+    /// The sale is closed.
     Closed,
-    /// The sale has not begun.
+    /// The sale is not open yet.
     NotYet {
         /// How long to wait.
         wait: Duration,

@@ -1,4 +1,4 @@
-//! What a client is told: every outcome in both dialects. The only place where a purchase becomes HTTP.
+//! Renders the outcome of a purchase as an HTTP answer, in both dialects. No other file does.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -15,15 +15,15 @@ use crate::http::answer::{Answer, PurchaseLabel};
 use crate::ledger::{LedgerError, Order, OrderId, OrderState, SaleState};
 use crate::sale::metrics::SaleMetrics;
 
-/// When to ask again after a fault that may pass at any moment.
+/// `Retry-After` of a fault that may pass at any moment, in seconds.
 const RETRY_SOON_S: u64 = 1;
-/// Those who are refused because there are too many must not all come again in the same second: in turn they are told 1
-/// to so many.
+/// Clients that are refused because there are too many must not all return in the same second: `Retry-After` cycles from 1 to
+/// this number of seconds.
 pub(crate) const RETRY_SPREAD_S: u64 = 3;
-/// When to ask again while a sale is paused; nobody can know.
+/// `Retry-After` of a paused sale, in seconds. When it resumes is not known.
 const RETRY_PAUSED_S: u64 = 5;
 
-/// The refusals that are always told in the same words; sold out is what nearly everyone hears, so it is the first.
+/// The refusals whose answer never varies. They are searched in this order; sold out is by far the most frequent.
 const CONSTANT: [Refusal; 13] = [
     Refusal::SoldOut,
     Refusal::Closed,
@@ -39,19 +39,19 @@ const CONSTANT: [Refusal; 13] = [
     Refusal::NotAdmitted(AdmissionRefusal::Invalid),
     Refusal::NotAdmitted(AdmissionRefusal::Expired),
 ];
-/// What is said of those who are turned away before their sale sees them.
+/// Labels of purchases that are refused before they reach their sale.
 const LIMITED: PurchaseLabel = PurchaseLabel::Refused("limited");
 const DENIED: PurchaseLabel = PurchaseLabel::Refused("denied");
-/// Their answers, written once.
+/// Answers of [`CONSTANT`], rendered once.
 static CONSTANT_REST: LazyLock<[Answer; CONSTANT.len()]> =
     LazyLock::new(|| CONSTANT.map(|r| refused(refusal_problem, r)));
-/// The same for those who are to be spread, by what `Retry-After` says.
+/// The same for answers whose `Retry-After` varies, one for each value.
 static BUSY_REST: LazyLock<[Answer; RETRY_SPREAD_S as usize]> =
     LazyLock::new(|| spread(&refused(refusal_problem, Refusal::Busy)));
 static UNAVAILABLE_REST: LazyLock<[Answer; RETRY_SPREAD_S as usize]> =
     LazyLock::new(|| spread(&refused(refusal_problem, Refusal::Unavailable)));
 static TOO_MANY_REST: LazyLock<[Answer; RETRY_SPREAD_S as usize]> = LazyLock::new(|| {
-    let detail = "This address asks more often than it may; this request ordered nothing.";
+    let detail = "This client address exceeds its request rate. No order was created.";
     let answer = Answer::problem(429, "too-many-requests", "Too many requests", detail, Value::Null);
     spread(&answer.label(LIMITED))
 });
@@ -63,7 +63,7 @@ static DENIED_REST: LazyLock<Answer> = LazyLock::new(|| {
         403,
         "address-denied",
         "Address denied",
-        "Requests from this address are not served; this one ordered nothing.",
+        "Requests from this client address are denied. No order was created.",
         Value::Null,
     )
     .label(DENIED)
@@ -90,7 +90,7 @@ pub fn answer(dialect: Dialect, sale: &Sale, outcome: &Outcome) -> Cow<'static, 
     Cow::Owned(in_words(dialect, sale, outcome).label(label(outcome)))
 }
 
-/// What is written down of an outcome.
+/// The label of an outcome in logs and metrics.
 fn label(outcome: &Outcome) -> PurchaseLabel {
     let label = SaleMetrics::label(outcome);
     match outcome {
@@ -99,9 +99,9 @@ fn label(outcome: &Outcome) -> PurchaseLabel {
     }
 }
 
-/// A refusal in the words of a dialect.
-fn refused(say: fn(&Refusal) -> Answer, refusal: Refusal) -> Answer {
-    say(&refusal).label(label(&Outcome::Refused(refusal)))
+/// A refusal rendered in a dialect, with its label.
+fn refused(render: fn(&Refusal) -> Answer, refusal: Refusal) -> Answer {
+    render(&refusal).label(label(&Outcome::Refused(refusal)))
 }
 
 fn in_words(dialect: Dialect, sale: &Sale, outcome: &Outcome) -> Answer {
@@ -121,7 +121,7 @@ fn in_words(dialect: Dialect, sale: &Sale, outcome: &Outcome) -> Answer {
             503,
             "outcome-unknown",
             "Outcome unknown",
-            "The ledger did not answer in time. Ask for the order to find out; buy again only with the same Idempotency-Key.",
+            "The ledger did not answer in time, so the order may or may not exist. Read the order, or repeat the purchase with the same Idempotency-Key.",
             json!({ "order_id": id }),
         )
         .retry_after(RETRY_SOON_S),
@@ -139,7 +139,7 @@ pub fn too_many_requests(dialect: Dialect) -> &'static Answer {
     }
 }
 
-/// The answer to a purchase of a buyer who buys too often, or too much at a time.
+/// The answer to a purchase of a buyer who exceeds a rate or a number of purchases at a time.
 fn too_many_purchases(dialect: Dialect) -> &'static Answer {
     match dialect {
         Dialect::Rest => in_turn(&*TOO_MANY_OF_BUYER),
@@ -147,7 +147,7 @@ fn too_many_purchases(dialect: Dialect) -> &'static Answer {
     }
 }
 
-/// The answer to a request of an address that may not ask.
+/// The answer to a request of a client address that is denied.
 #[must_use]
 pub fn address_denied(dialect: Dialect) -> &'static Answer {
     match dialect {
@@ -159,21 +159,21 @@ pub fn address_denied(dialect: Dialect) -> &'static Answer {
 /// The answer to a request whose body is longer than its route allows.
 #[must_use]
 pub fn body_too_large(most: u64) -> Answer {
-    let detail = format!("The body of a request has at most {most} bytes here.");
+    let detail = format!("The request body must have at most {most} bytes.");
     Answer::problem(413, "body-too-large", "Body too large", &detail, Value::Null)
 }
 
-/// The same answer with each of the waits.
+/// Copies of an answer, one for each `Retry-After` from 1 to [`RETRY_SPREAD_S`].
 pub(crate) fn spread(answer: &Answer) -> [Answer; RETRY_SPREAD_S as usize] {
     std::array::from_fn(|at| answer.clone().retry_after(1 + at as u64))
 }
 
-/// One after the other.
+/// The answers in turn, so that clients spread their retries.
 pub(crate) fn in_turn(answers: &'static [Answer]) -> &'static Answer {
     &answers[turn() % answers.len()]
 }
 
-/// Another number each time, counted by each thread for itself.
+/// A counter of the thread: it needs no shared cache line.
 fn turn() -> usize {
     thread_local! {
         static TURN: Cell<usize> = const { Cell::new(0) };
@@ -194,7 +194,7 @@ pub fn refusal(dialect: Dialect, refusal: &RequestRefusal, allows_get: bool) -> 
                 405,
                 "method-not-allowed",
                 "Method not allowed",
-                "A ticket is bought with POST.",
+                "Buy a ticket with POST.",
                 Value::Null,
             );
             answer.allow = Some(if allows_get { "GET, POST" } else { "POST" });
@@ -205,7 +205,7 @@ pub fn refusal(dialect: Dialect, refusal: &RequestRefusal, allows_get: bool) -> 
                 415,
                 "unsupported-media-type",
                 "Unsupported media type",
-                "The body of a purchase is application/json or application/x-www-form-urlencoded.",
+                "The body of a purchase must be application/json or application/x-www-form-urlencoded.",
                 Value::Null,
             );
             answer.accept_post = Some("application/json, application/x-www-form-urlencoded");
@@ -215,7 +215,7 @@ pub fn refusal(dialect: Dialect, refusal: &RequestRefusal, allows_get: bool) -> 
             413,
             "body-too-large",
             "Body too large",
-            &format!("The body of a purchase has at most {BODY_MAX} bytes."),
+            &format!("The body of a purchase must have at most {BODY_MAX} bytes."),
             Value::Null,
         ),
     }
@@ -228,45 +228,50 @@ fn refusal_problem(refusal: &Refusal) -> Answer {
             409,
             "sold-out",
             "Sold out",
-            "Every ticket is held or paid. Tickets that are not paid in time come back on sale.",
+            "All tickets are held or paid. Tickets that are not paid in time return to sale.",
         ),
         Refusal::NotEnough { left } => Answer::problem(
             409,
             "not-enough-left",
             "Not enough left",
-            &format!("Only {left} left."),
+            &format!("Only {left} tickets are left."),
             json!({ "left": left }),
         ),
         Refusal::BuyerLimit { limit, have } => Answer::problem(
             409,
             "buyer-limit",
-            "Buyer's limit reached",
-            &format!("One buyer may have {limit}; this one has {have}."),
+            "Buyer limit reached",
+            &format!("A buyer may have {limit} tickets; this buyer has {have}."),
             json!({ "limit": limit, "have": have }),
         ),
         Refusal::UnpaidLimit { limit, have } => Answer::problem(
             409,
             "unpaid-limit",
             "Too many unpaid orders",
-            &format!("One buyer may have {limit} unpaid; this one has {have}. Pay or cancel one first."),
+            &format!("A buyer may have {limit} unpaid orders; this buyer has {have}. Pay or cancel an order first."),
             json!({ "limit": limit, "have": have }),
         ),
         Refusal::NotYet { wait } => {
-            problem(403, "sale-not-open", "Sale not open", "The sale has not begun.").retry_after(ceil_s(*wait))
+            problem(403, "sale-not-open", "Sale not open", "The sale is not open yet.").retry_after(ceil_s(*wait))
         }
         Refusal::Paused => {
             problem(403, "sale-paused", "Sale paused", "The sale is paused.").retry_after(RETRY_PAUSED_S)
         }
-        Refusal::Closed => problem(410, "sale-closed", "Sale closed", "The sale is over."),
+        Refusal::Closed => problem(410, "sale-closed", "Sale closed", "The sale is closed."),
         Refusal::KeyReused => problem(
             422,
             "key-reused",
             "Idempotency-Key reused",
-            "This Idempotency-Key has an order with another content.",
+            "An order with this Idempotency-Key and other content exists.",
         ),
         Refusal::TokenMissing => Answer {
             www_authenticate: Some("Bearer"),
-            ..problem(401, "token-missing", "Token missing", "A token has to prove who buys; this request ordered nothing.")
+            ..problem(
+                401,
+                "token-missing",
+                "Token missing",
+                "A token that proves the buyer is required. No order was created.",
+            )
         },
         Refusal::TokenInvalid(fault) => Answer {
             www_authenticate: Some("Bearer error=\"invalid_token\""),
@@ -274,7 +279,7 @@ fn refusal_problem(refusal: &Refusal) -> Answer {
                 401,
                 "token-invalid",
                 "Token invalid",
-                "The token does not prove who buys; this request ordered nothing.",
+                "The token does not prove the buyer. No order was created.",
                 json!({ "reason": fault.word() }),
             )
         },
@@ -282,54 +287,57 @@ fn refusal_problem(refusal: &Refusal) -> Answer {
             403,
             "buyer-unknown",
             "Buyer unknown",
-            "Nobody who may say so says who buys; this request ordered nothing.",
+            "No trusted proxy supplied the buyer ID. No order was created.",
         ),
         Refusal::NotAdmitted(AdmissionRefusal::Missing) => problem(
             403,
             "admission-required",
             "Admission required",
-            "A purchase needs an admission token; this request ordered nothing.",
+            "An admission token is required. No order was created.",
         ),
         Refusal::NotAdmitted(AdmissionRefusal::Invalid) => problem(
             403,
             "admission-invalid",
             "Admission invalid",
-            "This admission token is not for this sale and this buyer; this request ordered nothing.",
+            "The admission token is not valid for this sale and buyer. No order was created.",
         ),
-        Refusal::NotAdmitted(AdmissionRefusal::Early(seconds)) => {
-            problem(403, "admission-early", "Admission early", "The time of this admission token has not come.")
-                .retry_after(*seconds)
-        }
+        Refusal::NotAdmitted(AdmissionRefusal::Early(seconds)) => problem(
+            403,
+            "admission-early",
+            "Admission early",
+            "The admission token is not valid yet. No order was created.",
+        )
+        .retry_after(*seconds),
         Refusal::NotAdmitted(AdmissionRefusal::Expired) => problem(
             403,
             "admission-expired",
             "Admission expired",
-            "The time of this admission token is over; this request ordered nothing.",
+            "The admission token has expired. No order was created.",
         ),
         Refusal::TooOften => problem(
             429,
             "too-many-requests",
             "Too many requests",
-            "This buyer asks more often than one may; this request ordered nothing.",
+            "This buyer exceeds the purchase rate. No order was created.",
         ),
-        Refusal::Busy => problem(503, "busy", "Busy", "Too many wait already; this request ordered nothing.")
+        Refusal::Busy => problem(503, "busy", "Busy", "Too many purchases are waiting. No order was created.")
             .retry_after(RETRY_SOON_S),
         Refusal::Unavailable => problem(
             503,
             "ledger-unavailable",
             "Ledger unavailable",
-            "The ledger cannot be reached; this request ordered nothing.",
+            "The ledger is not reachable. No order was created.",
         )
         .retry_after(RETRY_SOON_S),
         Refusal::Missing => {
-            problem(503, "sale-missing", "Sale missing", "The ledger has no such sale; this request ordered nothing.")
+            problem(503, "sale-missing", "Sale missing", "The ledger has no such sale. No order was created.")
                 .retry_after(RETRY_PAUSED_S)
         }
         Refusal::LostData => problem(
             503,
             "ledger-lost-data",
             "Ledger lost data",
-            "The ledger may have lost orders, so nothing is sold until that is found out; this request ordered nothing.",
+            "The ledger may have lost orders. Nothing is sold until it is reconciled. No order was created.",
         )
         .retry_after(RETRY_PAUSED_S),
     }
@@ -371,21 +379,21 @@ fn released(dialect: Dialect, id: OrderId) -> Answer {
             409,
             "order-released",
             "Order released",
-            "The order of this Idempotency-Key was not paid in time, or was cancelled; its tickets went back on sale.",
+            "The order with this Idempotency-Key was not paid in time or was cancelled. Its tickets returned to sale.",
             members,
         ),
         Dialect::Seed => seed(-13, "订单已失效", Some(members)),
     }
 }
 
-/// The answer to whoever reads an order while too many others do.
+/// The answer to a read of an order while too many are under way.
 #[must_use]
 pub fn too_many_readers() -> Answer {
-    Answer::problem(503, "busy", "Busy", "Too many orders are being read; ask again.", Value::Null)
+    Answer::problem(503, "busy", "Busy", "Too many orders are being read. Try again.", Value::Null)
         .retry_after(1 + turn() as u64 % RETRY_SPREAD_S)
 }
 
-/// The answer where something was only to be read or managed, and the ledger did not do it.
+/// The answer to a read or a management call that the ledger did not perform.
 #[must_use]
 pub fn fault(error: &LedgerError) -> Answer {
     let problem = |status, name, title| Answer::problem(status, name, title, &error.to_string(), Value::Null);
@@ -395,16 +403,16 @@ pub fn fault(error: &LedgerError) -> Answer {
             503,
             "ledger-lost-data",
             "Ledger lost data",
-            "The ledger may have lost orders; nothing is changed until that is found out.",
+            "The ledger may have lost orders. Nothing is changed until it is reconciled.",
             Value::Null,
         )
         .retry_after(RETRY_PAUSED_S),
-        // What exactly is wrong with the store is for its operator, and in the log.
+        // The details are for the operator; the log has them.
         LedgerError::Unavailable(_) | LedgerError::Changed | LedgerError::Damaged(_) => Answer::problem(
             503,
             "ledger-unavailable",
             "Ledger unavailable",
-            "The ledger cannot be reached; nothing was changed.",
+            "The ledger is not reachable. Nothing was changed.",
             Value::Null,
         )
         .retry_after(RETRY_SOON_S),
@@ -412,12 +420,12 @@ pub fn fault(error: &LedgerError) -> Answer {
             503,
             "outcome-unknown",
             "Outcome unknown",
-            "The ledger did not answer in time. Asking for the same again is safe.",
+            "The ledger did not answer in time. Repeating the same request is safe.",
             Value::Null,
         )
         .retry_after(RETRY_SOON_S),
         LedgerError::BelowSold { sold } => {
-            Answer::problem(409, "below-sold", "Below what is sold", &error.to_string(), json!({ "sold": sold }))
+            Answer::problem(409, "below-sold", "Below the sold quantity", &error.to_string(), json!({ "sold": sold }))
         }
         LedgerError::Unsupported => problem(501, "unsupported", "Unsupported"),
         LedgerError::AboveMaximum => problem(409, "above-maximum", "Above the maximum"),
@@ -462,7 +470,7 @@ pub fn order_document<'a>(sale: &'a Sale, id: OrderId, order: &'a Order) -> Orde
     }
 }
 
-/// What is left, for display. `None` if the ledger was not heard of late.
+/// The sale for display; `None` if the edge has no recent data from the ledger.
 #[must_use]
 pub fn sale_document(sale: &Sale) -> Option<Value> {
     let view = sale.view()?;

@@ -78,7 +78,7 @@ fn an_order_that_was_released_is_no_success() {
         "type": "urn:spikegate:problem:order-released",
         "title": "Order released",
         "status": 409,
-        "detail": "The order of this Idempotency-Key was not paid in time, or was cancelled; its tickets went back on sale.",
+        "detail": "The order with this Idempotency-Key was not paid in time or was cancelled. Its tickets returned to sale.",
         "order_id": ID_TEXT,
     });
     check(&answer(Dialect::Rest, &sale, &outcome), plain(409, "application/problem+json"), &document);
