@@ -57,7 +57,7 @@ fn with(request: Request, token: &str) -> Request {
 }
 
 #[test]
-fn only_whoever_was_admitted_may_buy() {
+fn only_admitted_buyers_may_buy() {
     let shop = Shop::with(json!({ "buyer": { "header": "X-User-Id" } }));
     let (now_s, hour) = (now_s(), 3600);
     let any = |key| token(key, "ticket", None, now_s - hour, now_s + hour);
@@ -113,7 +113,7 @@ fn sold_out_comes_first_and_a_made_order_is_never_denied() {
 }
 
 #[test]
-fn a_token_for_one_buyer_needs_that_buyers_proof() {
+fn an_admission_token_for_one_buyer_works_only_for_that_buyer() {
     let signer = Signer::hs256();
     let buyer = json!({
         "from": "jwt", "algorithms": ["HS256"], "audience": "tickets", "secret_file": signer.secret_file(),
@@ -129,7 +129,7 @@ fn a_token_for_one_buyer_needs_that_buyers_proof() {
 }
 
 #[test]
-fn our_own_command_makes_them_too() {
+fn spikegate_admission_signs_and_verifies_tokens() {
     let shop = Shop::with(json!({ "buyer": { "header": "X-User-Id" } }));
     let sign = |arguments: &[&str]| {
         let done = shop.command("sign", "new", arguments);

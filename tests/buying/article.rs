@@ -53,7 +53,7 @@ fn ten_thousand_tickets_put_on_sale_by_hand_are_sold_by_ab() {
 }
 
 #[test]
-fn wrk_sells_it_out_as_exactly_on_kept_connections() {
+fn wrk_sells_exactly_the_stock_on_kept_connections() {
     let redis = Redis::start();
     redis.open_by_hand(2_000);
     let edge = edge(&redis, 150);
@@ -88,7 +88,7 @@ fn the_stat_log_has_one_line_for_each_purchase() {
 }
 
 #[test]
-fn success_is_told_in_the_articles_words() {
+fn a_success_has_the_articles_words() {
     let redis = Redis::start();
     redis.open_by_hand(1);
     let edge = edge(&redis, 150);
@@ -102,7 +102,7 @@ fn success_is_told_in_the_articles_words() {
 }
 
 #[test]
-fn the_hash_is_all_that_the_edge_needs_even_if_it_comes_later() {
+fn the_edge_sells_from_a_bare_hash_that_is_created_after_its_start() {
     let redis = Redis::start();
     let edge = edge(&redis, 150);
     let mut connection = edge.connect();

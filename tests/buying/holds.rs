@@ -104,7 +104,7 @@ fn a_paid_order_stays_and_a_cancelled_one_is_for_sale_at_once() {
 }
 
 #[test]
-fn money_that_comes_too_late_takes_the_order_back_or_is_to_be_refunded() {
+fn a_payment_after_the_hold_takes_the_order_back_or_is_refunded() {
     let sale =
         json!({ "total": 2, "hold": "3s", "deadline": "2500ms", "per_buyer": 1, "buyer": { "header": "X-User-Id" } });
     with_both_ledgers(&sale, |edge| {
@@ -145,7 +145,7 @@ fn money_that_comes_too_late_takes_the_order_back_or_is_to_be_refunded() {
 }
 
 #[test]
-fn a_key_whose_order_was_released_hears_so_even_when_all_is_sold() {
+fn a_key_of_a_released_order_gets_order_released_even_when_all_is_sold() {
     with_both_ledgers(&tickets(1), |edge| {
         let request = purchase_with_key("k").header("X-User-Id", "ann");
         let first = ordered(edge.address(), &request);

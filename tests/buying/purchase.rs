@@ -72,7 +72,7 @@ fn what_is_left_is_shown_to_everyone() {
 }
 
 #[test]
-fn whoever_wants_more_than_is_left_is_told_how_many_there_are() {
+fn a_purchase_of_more_than_is_left_gets_the_number_left() {
     with_both_ledgers(|setup| {
         let edge = setup.ticket(json!({ "total": 5, "seed_dialect": true })).start();
         assert!(buy(edge.address(), &Request::post("/buy/ticket?quantity=3")).is_order());
@@ -124,7 +124,7 @@ fn a_buyer_gets_no_more_than_the_limit() {
 }
 
 #[test]
-fn the_limit_holds_for_a_buyer_who_hurries_at_two_edges() {
+fn the_limit_holds_for_concurrent_purchases_at_two_edges() {
     let redis = Redis::start();
     let edge = || Edge::setup().redis_at(&redis.url(), "10s").ticket(with_limit(3, 1000)).start();
     let edges = [edge(), edge()];
@@ -143,7 +143,7 @@ fn the_limit_holds_for_a_buyer_who_hurries_at_two_edges() {
 }
 
 #[test]
-fn the_limit_holds_for_a_buyer_in_a_hurry_with_the_embedded_ledger() {
+fn the_limit_holds_for_concurrent_purchases_with_the_embedded_ledger() {
     let edge = Edge::setup().ticket(with_limit(2, 100)).start();
     let request = |number: usize| by(&format!("buyer-{}", number % 5));
     let outcomes: Vec<Outcome> = crowd(40, 500, &[edge.address()], request).iter().map(Outcome::of).collect();
@@ -187,7 +187,7 @@ fn the_buyer_is_read_from_where_the_settings_say() {
 }
 
 #[test]
-fn get_buys_only_where_the_article_is_followed() {
+fn get_buys_only_with_the_seed_dialect() {
     let edge = Edge::setup().ticket(json!({ "total": 5 })).start();
     let answer = edge.ask(&Request::get("/buy/ticket"));
     assert_eq!((answer.status, answer.problem().as_str()), (405, "method-not-allowed"));

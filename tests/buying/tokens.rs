@@ -222,7 +222,7 @@ fn is_unauthorized(answer: &Answer, name: &str) {
 }
 
 #[test]
-fn whoever_proves_who_they_are_may_buy_and_nobody_else() {
+fn only_buyers_with_a_valid_token_may_buy() {
     for signer in [Signer::hs256(), Signer::eddsa(), Signer::rs256(2048)] {
         let edge = Edge::setup().ticket(sale(&signer, json!({}))).start();
         let (ann, bob) = (signer.token_for("ann"), signer.token_for("bob"));
@@ -291,7 +291,7 @@ fn a_token_may_stand_in_a_cookie_or_in_another_header() {
 }
 
 #[test]
-fn sold_out_is_said_before_any_signature_is_looked_at() {
+fn sold_out_is_answered_before_any_signature_is_checked() {
     let signer = Signer::rs256(2048);
     let mut settings = sale(&signer, json!({}));
     settings["total"] = json!(2);
@@ -318,7 +318,7 @@ fn sold_out_is_said_before_any_signature_is_looked_at() {
 }
 
 #[test]
-fn only_a_proxy_of_ours_says_who_buys() {
+fn only_a_trusted_proxy_names_the_buyer() {
     let mirror = Backend::start(|request| {
         let said = request.header("x-user-id").unwrap_or("nobody").to_owned();
         request.answer(&said);
@@ -352,7 +352,7 @@ fn only_a_proxy_of_ours_says_who_buys() {
 }
 
 #[test]
-fn a_buyer_takes_a_share_and_no_more() {
+fn buyer_limits_apply_to_each_proven_buyer() {
     let signer = Signer::hs256();
     let mut settings = sale(&signer, json!({}));
     settings["per_buyer"] = json!(0);

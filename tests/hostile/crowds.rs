@@ -86,7 +86,7 @@ fn harm(kind: usize, edge: SocketAddr, seen: &AtomicUsize) {
 }
 
 #[test]
-fn purchases_stay_quick_while_thousands_hold_connections_and_others_do_their_worst() {
+fn purchases_stay_quick_beside_idle_crowds_and_attacks() {
     let backend = Backend::start(|request| {
         request.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
         for _ in 0..20 {

@@ -32,7 +32,7 @@ fn is_ours(answer: &Answer) {
 }
 
 #[test]
-fn words_stay_words_in_answers() {
+fn hostile_input_is_escaped_in_answers() {
     let recorder = Recorder::start();
     let edge = edge(&recorder);
     for words in SPITEFUL {

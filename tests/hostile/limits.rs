@@ -12,7 +12,7 @@ fn client(last: u8) -> IpAddr {
 }
 
 #[test]
-fn whoever_asks_too_often_is_told_when_to_come_again() {
+fn a_client_over_its_rate_gets_429_with_retry_after() {
     let begun = std::time::Instant::now();
     let backend = Backend::named("backend");
     let edge = Edge::setup()

@@ -28,7 +28,7 @@ struct Heard {
 }
 
 #[test]
-fn three_times_what_can_be_served_is_refused_early_and_evenly_and_passes_without_a_trace() {
+fn under_triple_load_the_excess_is_refused_early_and_evenly() {
     let redis = Redis::start();
     let network = Network::to(redis.address());
     let edge = Edge::setup()

@@ -250,7 +250,7 @@ fn a_purchase_hidden_in_another_request_is_none() {
 }
 
 #[test]
-fn what_can_be_understood_in_two_ways_buys_nothing_wherever_it_stands() {
+fn ambiguous_requests_buy_nothing() {
     let recorder = Recorder::start();
     let edge = edge(&recorder);
     // Behind the second, the connection is Pingora's: the front door never sees what follows.

@@ -6,7 +6,7 @@ use super::recorder::Recorder;
 use crate::harness::{Edge, Request};
 
 #[test]
-fn only_the_very_path_sells() {
+fn only_the_exact_path_sells() {
     let recorder = Recorder::start();
     let edge = Edge::setup()
         .proxies_to(json!({ "servers": [{ "address": recorder.address() }] }))
@@ -68,7 +68,7 @@ fn only_the_very_path_sells() {
 }
 
 #[test]
-fn a_route_cannot_be_talked_around() {
+fn a_route_cannot_be_bypassed() {
     let (public, secret) = (Recorder::start(), Recorder::start());
     let edge = Edge::setup()
         .upstream("secret", json!({ "servers": [{ "address": secret.address() }] }))

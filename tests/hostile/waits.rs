@@ -54,7 +54,7 @@ fn a_head_behind_chunks_has_one_deadline_too() {
 }
 
 #[test]
-fn who_never_reads_is_let_go_and_costs_no_more_than_buffers() {
+fn clients_that_never_read_are_disconnected_and_cost_little_memory() {
     const LARGE: usize = 20 * 1024 * 1024;
     let backend = Backend::start(|request| {
         request.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n").as_bytes());

@@ -375,7 +375,7 @@ async fn a_sync_brings_counters_and_the_log_since_the_last_one_for_every_sale() 
 }
 
 #[tokio::test]
-async fn a_sale_made_by_hand_is_taken_into_care_and_its_own_rules_hold() {
+async fn a_sale_made_by_hand_is_adopted_with_its_own_rules() {
     let redis = Redis::start();
     let ledger = redis_ledger(&redis).await;
     redis.command::<()>("HMSET ticket_hash_key ticket_total_nums 10 ticket_sold_nums 4");

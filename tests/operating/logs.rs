@@ -265,7 +265,7 @@ fn tls_http2_and_redirects_write_their_lines_too() {
 }
 
 #[test]
-fn of_refusals_their_share_is_written_and_of_all_others_everything() {
+fn the_log_has_the_configured_share_of_refusals_and_all_other_requests() {
     for (refusals, expected) in [(json!(0), 0..=0), (json!(0.1), 96..=102), (json!(1), 1000..=1000)] {
         let (setup, _backend) = logged(json!({ "format": "json", "refusals": refusals }));
         let edge = setup.start();
@@ -288,7 +288,7 @@ fn of_refusals_their_share_is_written_and_of_all_others_everything() {
 }
 
 #[test]
-fn whoever_is_turned_away_is_a_refusal() {
+fn a_denied_request_is_logged_as_a_refusal() {
     let (setup, _backend) = logged(json!({ "format": "json", "fields": ["status", "outcome"], "refusals": 1 }));
     let edge = setup.set("deny", json!(["127.0.0.3/32"])).start();
     let strange =
@@ -300,7 +300,7 @@ fn whoever_is_turned_away_is_a_refusal() {
 }
 
 #[test]
-fn nobody_writes_lines_of_his_own() {
+fn clients_cannot_forge_log_lines() {
     let evil = "x\"\\ 127.0.0.1 - - [01/Jan/2026:00:00:00 +0000] \"GET /admin";
     for format in ["combined", "json"] {
         let mut settings = json!({ "format": format });

@@ -93,7 +93,7 @@ fn documented() -> Metrics {
 }
 
 #[test]
-fn the_document_lists_exactly_what_an_edge_tells() {
+fn the_document_lists_exactly_the_metrics_of_an_edge() {
     let stand = Stand::start();
     assert_eq!(documented(), told(&stand.exposition()));
     let outcomes = fs::read_to_string(root().join("docs/reference/metrics.md")).unwrap();
@@ -107,7 +107,7 @@ fn the_document_lists_exactly_what_an_edge_tells() {
 }
 
 #[test]
-fn promtool_finds_nothing_to_mend() {
+fn promtool_finds_no_fault() {
     let stand = Stand::start();
     let folder = TempDir::with_prefix("spikegate-metrics-").unwrap();
     let (text, checks) = (folder.path().join("metrics"), root().join("deploy/prometheus"));

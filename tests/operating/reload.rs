@@ -145,7 +145,7 @@ fn a_file_that_is_wrong_changes_nothing_and_is_told() {
 }
 
 #[test]
-fn what_needs_a_restart_is_told_and_the_rest_is_taken_on() {
+fn a_reload_names_what_needs_a_restart_and_applies_the_rest() {
     let [old, new] = ["old", "new"].map(Backend::named);
     let mut edge = Edge::setup().ticket(json!({ "total": 10 })).proxies_to(to(&[old.address()])).start();
     let more = free_address();
@@ -165,7 +165,7 @@ fn what_needs_a_restart_is_told_and_the_rest_is_taken_on() {
 }
 
 #[test]
-fn a_sale_takes_its_limits_and_times_on() {
+fn a_reload_applies_limits_and_times_of_a_sale() {
     let redis = Redis::start();
     for setup in [Edge::setup(), Edge::setup().redis(&redis)] {
         let sale = |more: Value| {
@@ -201,7 +201,7 @@ fn a_sale_takes_its_limits_and_times_on() {
 }
 
 #[test]
-fn who_may_ask_and_how_often_and_with_which_token_is_taken_on() {
+fn a_reload_applies_address_lists_limits_and_the_control_token() {
     let backend = Backend::named("here");
     let mut edge = Edge::setup().proxies_to(to(&[backend.address()])).start();
     let mut open = edge.connect();

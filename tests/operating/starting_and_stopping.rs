@@ -84,7 +84,7 @@ fn a_bad_file_ends_the_process_with_everything_that_is_wrong_with_it() {
 }
 
 #[test]
-fn a_file_that_is_none_is_named() {
+fn a_missing_or_broken_file_is_refused() {
     let stderr = fails(1, &["run", "--config", "/nowhere/spikegate.yaml"]);
     assert!(stderr.contains("/nowhere/spikegate.yaml"), "{stderr}");
     let folder = tempfile::tempdir().unwrap();
@@ -102,7 +102,7 @@ fn the_shipped_file_is_in_order() {
 }
 
 #[test]
-fn a_command_that_is_none_is_a_matter_of_usage() {
+fn an_unknown_command_exits_with_2() {
     for arguments in [&["frobnicate"][..], &[], &["run", "--config"], &["run", "--config", "x", "--listen", "?"]] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
@@ -143,7 +143,7 @@ fn a_folder_that_another_edge_sells_from_ends_the_process() {
 }
 
 #[test]
-fn the_command_line_has_the_last_word_on_addresses_and_redis() {
+fn the_command_line_overrides_addresses_and_redis() {
     let redis = Redis::start();
     redis.open_by_hand(3);
     let setup = Edge::setup().ticket(json!({ "deadline": "10s" }));
@@ -174,7 +174,7 @@ fn the_command_line_has_the_last_word_on_addresses_and_redis() {
 }
 
 #[test]
-fn what_the_command_line_says_has_to_go_with_the_file() {
+fn the_command_line_is_checked_together_with_the_file() {
     let setup = Edge::setup().ticket(json!({ "total": 1 }));
     let (public, control) = (free_address(), free_address());
     let config = setup.write(public, control);

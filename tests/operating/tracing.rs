@@ -127,7 +127,7 @@ fn a_proxied_request_is_a_trace_with_every_backend_that_it_was_tried_at() {
 }
 
 #[test]
-fn only_our_own_proxies_say_which_trace_a_request_belongs_to() {
+fn only_trusted_proxies_name_the_trace_of_a_request() {
     let (collector, backend) = (Collector::start(), echo());
     // Nothing that begins here is traced.
     let edge = traced(collector.backend.address(), json!(0))

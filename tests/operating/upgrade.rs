@@ -156,7 +156,7 @@ fn a_new_program_that_fails_leaves_the_old_one_at_work() {
 }
 
 #[test]
-fn an_upgrade_takes_on_what_a_reload_cannot() {
+fn an_upgrade_applies_what_a_reload_cannot() {
     let backend = Backend::named("backend");
     let mut edge = setup(&backend).start();
     let more = free_address();

@@ -153,7 +153,7 @@ fn a_slow_payment_goes_on_without_its_buyer() {
 }
 
 #[test]
-fn what_the_edge_did_not_hear_is_told_again() {
+fn a_settlement_that_the_edge_missed_is_sent_again() {
     let mut edge = edge_that_sells(10, "5m");
     let shelf = Shelf::sqlite().with_control(edge.control_address());
     let service = shelf.service("demo");
@@ -193,7 +193,7 @@ fn what_a_process_left_behind_is_taken_up_by_another() {
 }
 
 #[test]
-fn money_for_nothing_is_given_back() {
+fn a_payment_without_a_ticket_is_refunded() {
     let edge = edge_that_sells(1, "1s");
     let shelf = Shelf::sqlite().with_control(edge.control_address());
     let [slow, quick] = shelf.services(["demo:slow=3s", "demo"]);

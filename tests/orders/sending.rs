@@ -177,7 +177,7 @@ fn thousands_of_orders_arrive_in_few_posts() {
 }
 
 #[test]
-fn whoever_delivers_nothing_keeps_the_log_and_makes_no_secret() {
+fn without_delivery_the_edge_keeps_the_log_and_makes_no_secret() {
     let edge = Edge::setup().ticket(tickets(10)).start();
     buy(edge.address(), &purchase());
     for (request, name) in [

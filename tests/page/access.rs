@@ -128,7 +128,7 @@ fn the_language_is_the_browsers_until_the_visitor_chooses() {
 }
 
 #[test]
-fn who_hears_the_page_is_told_what_matters_and_no_more() {
+fn a_screen_reader_reads_what_matters_and_no_more() {
     let shop = Shop::open(json!({ "total": 5, "opens_at": "2099-01-01T00:00:00Z" }));
     let browser = Browser::start();
     browser.open(&shop.url());

@@ -154,7 +154,7 @@ fn a_page_that_ended_between_request_and_answer_finds_its_order() {
 }
 
 #[test]
-fn nobody_asks_for_a_page_that_nobody_sees() {
+fn a_hidden_page_sends_no_requests() {
     let shop = Shop::open(json!({ "total": 5 }));
     let browser = Browser::start();
     browser.open(&shop.url());

@@ -43,7 +43,7 @@ fn for_client(request: Request, address: &str) -> Request {
 }
 
 #[test]
-fn only_our_own_proxies_say_who_asks() {
+fn only_trusted_proxies_name_the_client() {
     let backend = mirror();
     for (mode, header, chain, client) in [
         ("x-forwarded-for", "X-Forwarded-For", "6.6.6.6, 192.0.2.7:80, 127.0.0.9", "192.0.2.7"),

@@ -239,7 +239,7 @@ fn limits_hold_on_every_stream() {
 
 /// A backend that waits for the rest of a request is not to blame, and goes on being asked.
 #[test]
-fn who_does_not_send_its_body_is_told_so_and_harms_no_backend() {
+fn a_client_that_does_not_send_its_body_gets_408_and_harms_no_backend() {
     let backend = Backend::start(|request| {
         let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
         if request.body(length).len() < length {
@@ -318,7 +318,7 @@ fn frames_that_bring_nothing_end_the_connection() {
 }
 
 #[test]
-fn who_says_nothing_is_not_waited_for() {
+fn silent_clients_are_disconnected() {
     let edge =
         h2c().set("client", json!({ "read": "300ms", "keepalive": "600ms" })).ticket(json!({ "total": 9 })).start();
     let address = edge.address();

@@ -102,7 +102,7 @@ fn what_is_no_header_ends_the_connection() {
 }
 
 #[test]
-fn only_those_who_may_say_it_are_believed() {
+fn only_configured_peers_may_send_the_header() {
     let (setup, _backend) = edge(json!({ "proxy_protocol": { "from": ["127.0.0.16/28", "10.0.0.0/8"] } }));
     let edge = setup.start();
     let from = |last: u8| Connection::from(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)), edge.address());

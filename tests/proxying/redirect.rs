@@ -23,7 +23,7 @@ fn edge(authority: &Authority, plain: SocketAddr, redirect: impl Fn(SocketAddr) 
 }
 
 #[test]
-fn a_purchase_is_led_to_https_and_made_once() {
+fn a_purchase_is_redirected_to_https_and_made_once() {
     let authority = Authority::new();
     let plain = crate::harness::process::free_address();
     let edge = edge(&authority, plain, |secure| json!({ "code": 301, "port": secure.port() }));
@@ -53,7 +53,7 @@ fn a_purchase_is_led_to_https_and_made_once() {
 }
 
 #[test]
-fn what_is_led_away_is_not_done() {
+fn a_redirected_request_is_not_executed() {
     let authority = Authority::new();
     let plain = crate::harness::process::free_address();
     let edge = edge(&authority, plain, |_| json!(true));

@@ -207,7 +207,7 @@ fn a_websocket_is_a_websocket_over_tls() {
 }
 
 #[test]
-fn whoever_does_not_shake_hands_is_left_outside() {
+fn clients_that_do_not_complete_the_handshake_are_disconnected() {
     let authority = Authority::new();
     let edge = secure(&authority, json!({})).set("client", json!({ "read": "300ms" })).ticket(json!({})).start();
     let waits = |said: &[u8]| {
@@ -245,7 +245,7 @@ fn idle_connections_over_tls_cost_little() {
 }
 
 #[test]
-fn who_is_at_the_door_does_not_hold_up_the_end() {
+fn unfinished_handshakes_do_not_delay_the_end() {
     let authority = Authority::new();
     let mut edge = secure(&authority, json!({})).set("shutdown", json!({ "grace": "30s" })).ticket(json!({})).start();
     let _silent = TcpStream::connect(edge.address()).unwrap();

@@ -51,7 +51,7 @@ fn talk(mut socket: WebSocket<impl Read + Write>) {
 }
 
 #[test]
-fn many_talk_at_a_time_and_each_hears_itself() {
+fn many_connections_at_once_each_get_their_own_echo() {
     let edge = Edge::setup().proxies_to(json!({ "servers": [{ "address": server() }] })).start();
     let talk_plainly = || {
         let stream = TcpStream::connect(edge.address()).unwrap();

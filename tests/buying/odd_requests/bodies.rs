@@ -181,7 +181,7 @@ fn lengths_that_contradict_themselves() {
 }
 
 #[test]
-fn a_client_that_waits_to_be_told_to_go_on_is_told() {
+fn a_client_that_expects_100_continue_gets_it() {
     let shop = Shop::open();
     let request = purchase().json(&json!({ "quantity": 2 })).header("Expect", "100-continue");
     let mut connection = shop.edge.connect();
@@ -201,7 +201,7 @@ fn a_client_that_waits_to_be_told_to_go_on_is_told() {
 }
 
 #[test]
-fn whoever_does_not_wait_to_be_told_to_go_on_is_served_too() {
+fn a_client_that_does_not_wait_for_100_continue_is_served() {
     let shop = Shop::open();
     let get = Request::get("/buy/ticket").header("Expect", "100-continue");
     shop.check(vec![

@@ -110,7 +110,7 @@ fn pipelined(shop: &Shop, requests: &[Request]) -> Vec<Answer> {
 }
 
 #[test]
-fn purchases_in_a_heap_are_answered_in_their_order() {
+fn pipelined_purchases_are_answered_in_order() {
     let shop = Shop::open();
     let requests: Vec<Request> =
         (1..=20).map(|number| Request::post(&format!("/buy/ticket?quantity={number}"))).collect();
@@ -124,7 +124,7 @@ fn purchases_in_a_heap_are_answered_in_their_order() {
 }
 
 #[test]
-fn purchases_and_proxied_requests_in_one_heap_are_answered_in_their_order() {
+fn pipelined_purchases_and_proxied_requests_are_answered_in_order() {
     let shop = Shop::open();
     let elsewhere = Request::get("/elsewhere");
     let get = Request::get("/buy/ticket");
@@ -158,7 +158,7 @@ fn purchases_and_proxied_requests_in_one_heap_are_answered_in_their_order() {
 }
 
 #[test]
-fn what_stands_behind_the_last_request_of_a_connection_is_not_done() {
+fn bytes_after_the_last_request_of_a_connection_are_not_executed() {
     let shop = Shop::open();
     let mut connection = shop.edge.connect();
     let last = purchase().header("Connection", "close");

@@ -87,7 +87,7 @@ fn sentinels_and_redis_may_ask_for_passwords() {
 
 /// F2, the negative control: without WAIT a replica that lags is promoted.
 #[test]
-fn acknowledged_orders_that_a_replica_had_not_are_noticed() {
+fn acknowledged_orders_that_the_replica_lacks_are_noticed() {
     let mut primary = Redis::start_everysec();
     let replica = Redis::start_replica_of(&primary);
     let sentinels = Sentinels::of(&primary, 1);

@@ -155,7 +155,7 @@ fn the_order_service_knows_what_no_edge_remembers() {
 
 /// An edge that has just started remembers nothing, and has a total to make the sale with.
 #[test]
-fn a_sale_of_which_the_order_service_knows_orders_is_not_made_anew_by_an_edge_that_starts() {
+fn an_edge_that_starts_does_not_recreate_a_sale_whose_orders_the_order_service_has() {
     let mut redis = Redis::start_without_persistence();
     let shelf = Shelf::sqlite();
     let mut service = shelf.service("demo");
@@ -235,7 +235,7 @@ fn what_an_edge_remembers_outlives_a_reconciliation() {
 
 /// Whoever reconciles does not know what another edge remembers, which objects before anything is sold on top of that.
 #[test]
-fn after_a_reconciliation_nobody_sells_before_the_others_have_had_their_say() {
+fn after_a_reconciliation_no_edge_sells_before_the_others_have_reported() {
     let mut redis = Redis::start_everysec();
     let network = Network::to(redis.address());
     let edge = |url: &str| Edge::setup().redis_at(url, "2s").ticket(tickets(100)).start();
@@ -277,7 +277,7 @@ fn a_killed_redis_that_lost_nothing_sells_on_by_itself() {
 }
 
 #[test]
-fn under_a_new_reign_nobody_sells_before_the_others_have_had_their_say() {
+fn under_a_new_primary_no_edge_sells_before_the_others_have_reported() {
     let mut redis = Redis::start();
     let edge = Edge::setup().redis(&redis).ticket(tickets(100)).start();
     sell(&edge, 3);

@@ -41,7 +41,7 @@ fn a_redis_that_becomes_weaker_is_left_at_the_next_connection() {
 }
 
 #[test]
-fn a_policy_that_throws_sales_away_is_not_sold_under() {
+fn an_edge_that_promises_durability_does_not_start_under_an_eviction_policy() {
     let redis = Redis::start();
     redis.command::<()>("CONFIG SET maxmemory-policy allkeys-lru");
     redis.command::<()>("CONFIG SET maxmemory 100mb");

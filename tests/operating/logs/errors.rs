@@ -57,7 +57,7 @@ fn there_is_a_line_for_the_first_of_many_and_a_count_for_the_others() {
 }
 
 #[test]
-fn the_level_is_the_settings_and_the_environment_has_the_last_word() {
+fn rust_log_overrides_the_level_of_the_settings() {
     let setup = || Edge::setup().ticket(json!({ "total": 1 }));
     let level = |level: &str| json!({ "path": "error.log", "level": level });
     let quiet = setup().set("error_log", level("error")).start();

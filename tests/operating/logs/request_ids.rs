@@ -27,7 +27,7 @@ fn id(answer: &Answer) -> &str {
 }
 
 #[test]
-fn client_backend_and_log_know_a_request_by_one_id_and_only_our_proxies_give_it() {
+fn client_backend_and_log_get_the_same_request_id_and_only_trusted_proxies_set_it() {
     let backend = echo();
     let (setup, _other) = logged(in_json(&["request_id", "path"]));
     let edge = setup

@@ -40,7 +40,7 @@ fn a_head_has_one_deadline_however_it_trickles_in() {
 }
 
 #[test]
-fn who_says_nothing_is_sent_away_without_a_word() {
+fn silent_clients_are_disconnected_without_an_answer() {
     let (setup, _backend) = edge(json!({ "total": 9 }));
     let edge = setup.set("client", json!({ "read": "400ms", "keepalive": "3s" })).start();
     let begun = Instant::now();
@@ -125,7 +125,7 @@ fn all_kinds_of_requests_share_a_connection() {
 }
 
 #[test]
-fn a_client_that_has_said_its_last_word_is_still_answered() {
+fn a_client_that_closed_its_sending_side_is_answered() {
     let (setup, _backend) = edge(json!({ "total": 9 }));
     let edge = setup.start();
     for request in [Request::get("/sales/ticket"), purchase()] {
