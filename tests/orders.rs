@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 const AT: &str = "2026-11-22T20:00:00.000Z";
 const END: &str = "2026-11-22T20:05:00.000Z";
 
-/// An order id of a story.
+/// The order ID with this number.
 fn id(number: usize) -> String {
     format!("{number:032x}")
 }

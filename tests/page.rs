@@ -21,7 +21,7 @@ struct Shop {
 }
 
 impl Shop {
-    /// With these settings of the sale, besides that the buyer is told by a header.
+    /// A sale with these settings; a header names the buyer.
     #[track_caller]
     fn open(settings: Value) -> Self {
         Self::open_with(Edge::setup(), settings)

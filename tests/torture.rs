@@ -48,8 +48,8 @@ fn redis_dies(plan: &mut Plan) {
     plan.after(200..900).suffers(Fault::KillRedis, 50..600);
 }
 
-/// What was written in the last second or two is gone. Edges and order service know it, the sale stops, and it is put
-/// right.
+/// The writes of the last second or two are lost. Edges and order service have them, the sale stops, and it is
+/// repaired.
 #[test]
 fn k3_redis_loses_its_power() {
     Story::of("k3 redis loses its power")
@@ -60,7 +60,7 @@ fn k3_redis_loses_its_power() {
         });
 }
 
-/// Nobody remembers but the order service: what it had not heard of yet is lost for good, and nothing that is older.
+/// Only the order service remembers: orders that were not delivered yet are lost, and none that is older.
 #[test]
 fn k5_redis_and_all_edges_lose_their_power() {
     Story::of("k5 redis and all edges lose their power")
@@ -86,7 +86,7 @@ fn f1_redis_fails_over() {
         });
 }
 
-/// Without it, what the replica had not heard of is lost, and it is noticed.
+/// Without it, what the replica lacked is lost, and the edges notice it.
 #[test]
 fn f2_redis_fails_over_to_a_replica_that_lags() {
     Story::of("f2 redis fails over to a replica that lags")
@@ -152,7 +152,7 @@ fn p1_redis_is_frozen() {
     });
 }
 
-/// The double-deduct hunter: steps are made, and nobody hears of it.
+/// The ledger executes steps whose replies are lost: none may be executed twice.
 #[test]
 fn n1_replies_are_lost() {
     Story::of("n1 replies are lost").tell(|plan| {
@@ -186,7 +186,7 @@ fn n4_requests_are_overtaken() {
     });
 }
 
-/// The one that hears nothing says neither yes nor no; the other one goes on selling.
+/// The edge that is cut off says neither yes nor no. The other one goes on selling.
 #[test]
 fn n3_one_edge_is_cut_off_and_the_other_sells() {
     let story = Story::of("n3 one edge is cut off and the other sells");

@@ -18,7 +18,7 @@ fn edge(redis: &Redis, local_stock: u64) -> Edge {
     Edge::setup().redis_at(&redis.url(), "10s").ticket(sale).start()
 }
 
-/// The lines of the stat log, once there are so many: it is written behind the buyers' backs.
+/// The lines of the stat log, once there are `count`: the edge writes them in the background.
 fn stat_lines(folder: &Path, count: usize) -> Vec<String> {
     eventually("the stat log is written", || {
         let text = std::fs::read_to_string(folder.join("stat.log")).ok()?;

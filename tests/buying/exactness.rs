@@ -23,7 +23,7 @@ fn two_edges(redis: &Redis) -> [Edge; 2] {
     [edge(), edge()]
 }
 
-/// Everybody got an order or was told that all is sold, and exactly the stock was sold.
+/// Every purchase was an order or "sold out", and exactly the stock was sold.
 #[track_caller]
 fn exactly_the_stock_was_sold(answers: &[Answer]) -> BTreeSet<String> {
     let outcomes: Vec<Outcome> = answers.iter().map(Outcome::of).collect();

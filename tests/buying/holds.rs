@@ -15,7 +15,7 @@ fn tickets(total: u64) -> Value {
     json!({ "total": total, "hold": "3s", "deadline": "2500ms", "seed_dialect": true, "buyer": { "header": "X-User-Id" } })
 }
 
-/// Runs a story with either ledger, since both must tell it alike.
+/// Runs a test with either ledger.
 fn with_both_ledgers(sale: &Value, story: impl Fn(Edge)) {
     story(Edge::setup().ticket(sale.clone()).start());
     let redis = Redis::start();

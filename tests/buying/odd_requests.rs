@@ -15,7 +15,7 @@ use crate::harness::{Backend, Edge, Outcome, Request, eventually};
 /// What has to come of a request.
 #[derive(Clone, Copy)]
 enum Expect {
-    /// An order of so many tickets.
+    /// An order of this many tickets.
     Bought(u64),
     /// A problem of our own; a bad request names the field that is wrong.
     Refused(u16, &'static str, &'static str),
@@ -28,9 +28,9 @@ enum Expect {
 enum Then {
     /// The next request is answered on it.
     Stays,
-    /// The answer says that it ends, and it ends.
+    /// The answer has `Connection: close`, and the connection ends.
     Ends,
-    /// One of the two, as the answer says.
+    /// Either of the two, as the answer announces.
     AsTold,
 }
 
@@ -73,7 +73,7 @@ impl Shop {
         Self { edge, _backend: backend }
     }
 
-    /// Goes through a table, and tells of everything that was wrong in it.
+    /// Tries every row of a table, and reports all failures together.
     fn check(&self, cases: Vec<Case>) {
         let wrong: Vec<String> = cases
             .iter()

@@ -23,7 +23,7 @@ fn members<'a>(outcome: &'a Outcome, names: &[&str]) -> Vec<&'a Value> {
     }
 }
 
-/// Runs a story with either ledger, since both must tell it alike.
+/// Runs a test with either ledger.
 fn with_both_ledgers(story: impl Fn(crate::harness::edge::Setup)) {
     story(Edge::setup());
     let redis = Redis::start();

@@ -86,7 +86,7 @@ impl Answer {
         connection == "close" || (self.version == "HTTP/1.0" && connection != "keep-alive")
     }
 
-    /// What every answer of the edge itself must be: never cached, its length told, and nothing said beyond the matter.
+    /// Checks what every answer of the edge itself must be: not cacheable, with a length, and without other headers.
     #[track_caller]
     pub fn is_our_own(&self) -> &Self {
         const KNOWN: [&str; 11] = [
@@ -134,7 +134,7 @@ impl Answer {
     }
 }
 
-/// Reads until `buffer` holds `mark`, and says where.
+/// Reads until `buffer` contains `mark`, and returns its position.
 fn fill_until(stream: &mut impl Read, buffer: &mut Vec<u8>, mark: &[u8]) -> io::Result<usize> {
     loop {
         if let Some(at) = buffer.windows(mark.len()).position(|window| window == mark) {

@@ -90,7 +90,7 @@ pub struct Secure {
 }
 
 impl Secure {
-    /// For another protocol than HTTP, before anything was said.
+    /// A connection before the first byte, for a protocol other than HTTP.
     pub fn into_stream(self) -> StreamOwned<ClientConnection, TcpStream> {
         self.stream
     }
@@ -112,7 +112,7 @@ impl Secure {
         Answer::read(&mut self.stream, &mut self.buffer, false).unwrap()
     }
 
-    /// Exactly so many bytes, for what is not HTTP any more.
+    /// Exactly `length` bytes, for a connection that no longer speaks HTTP.
     pub fn read_exactly(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut self.buffer);
         let begun = bytes.len();
@@ -122,7 +122,7 @@ impl Secure {
         bytes
     }
 
-    /// Waits for the end, which has to be told (close_notify): TLS takes any other for an attack.
+    /// Waits for the end of the connection, which must come with `close_notify`.
     #[track_caller]
     pub fn ends(&mut self) {
         assert_eq!(self.stream.read(&mut [0]).expect("an end that is told"), 0);

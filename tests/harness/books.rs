@@ -381,7 +381,7 @@ fn line(order: &str, text: &str) -> Value {
 }
 
 impl Redis {
-    /// Checks that all that is written of the sale says the same, and gives the ids of the orders that have tickets.
+    /// Checks that all books of the sale agree, and returns the IDs of the orders that have tickets.
     #[track_caller]
     pub fn books_agree(&self) -> BTreeSet<String> {
         let books = Books::read(&mut self.connection()).unwrap().expect("there is such a sale");

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::eventually;
 use super::process::{Process, free_address};
 
-/// No command of a story takes longer, on however busy a machine.
+/// The limit for one command, ample on a busy machine.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is looked for what a page will show.
 const LOOK_PERIOD: Duration = Duration::from_millis(30);
@@ -192,7 +192,7 @@ impl Browser {
         });
     }
 
-    /// What assistive technology is told of an element: its role and its name.
+    /// Role and name of an element in the accessibility tree.
     #[track_caller]
     pub fn accessible(&self, css: &str) -> (String, String) {
         let element = self.element(css);
@@ -203,7 +203,7 @@ impl Browser {
         (told("role"), told("label"))
     }
 
-    /// Puts the window away, so that nobody sees the page.
+    /// Minimizes the window, which hides the page.
     #[track_caller]
     pub fn minimize(&self) {
         self.post("window/minimize", &json!({}));

@@ -32,7 +32,7 @@ impl Request {
         Self::new("GET", target)
     }
 
-    /// A POST whose body is empty and said to be so.
+    /// A POST with `Content-Length: 0`.
     pub fn post(target: &str) -> Self {
         Self::new("POST", target).header("Content-Length", "0")
     }
@@ -104,7 +104,7 @@ pub struct Connection {
     to: SocketAddr,
     /// Where it comes from, if that matters.
     source: Option<IpAddr>,
-    /// The last answer said that there would be no other.
+    /// The last answer had `Connection: close`.
     ended: bool,
 }
 
@@ -139,7 +139,7 @@ impl Connection {
         Ok(Self { stream, buffer: Vec::new(), to, source: None, ended: false })
     }
 
-    /// One request and its answer. A connection that the last answer closed is made anew, as any client would.
+    /// One request and its answer. If the last answer closed the connection, it connects again.
     #[track_caller]
     pub fn ask(&mut self, request: &Request) -> Answer {
         self.try_ask(request).unwrap_or_else(|error| panic!("no answer from {} to {request:?}: {error}", self.to))
@@ -186,7 +186,7 @@ impl Connection {
         Answer::read(&mut self.stream, &mut self.buffer, false)
     }
 
-    /// Exactly so many bytes, for what is not HTTP any more.
+    /// Exactly `length` bytes, for a connection that no longer speaks HTTP.
     pub fn read_exactly(&mut self, length: usize) -> Vec<u8> {
         while self.buffer.len() < length {
             let mut piece = [0; 4096];
@@ -223,7 +223,7 @@ impl Connection {
     }
 }
 
-/// Says `bytes` over a connection of their own, and gives all that comes back until that ends, by a reset too.
+/// Sends `bytes` on a new connection, and returns everything that comes back until the end or a reset.
 #[track_caller]
 pub fn everything(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();

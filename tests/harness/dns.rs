@@ -19,7 +19,7 @@ pub struct Dns {
 }
 
 impl Dns {
-    /// Knows no name yet. It ends with the process: there is nobody left to ask it.
+    /// Starts a server without names. It runs until the process ends.
     pub fn start() -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = socket.local_addr().unwrap();

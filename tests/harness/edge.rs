@@ -16,7 +16,7 @@ use super::process::{Process, Successor, binary, free_address};
 use super::redis::{KEY, Redis, Sentinels};
 use super::{PATIENCE, becomes, eventually, wait_until};
 
-/// What an edge is going to be told.
+/// The settings of an edge that is to be started.
 #[derive(Clone)]
 pub struct Setup {
     config: Value,
@@ -48,7 +48,7 @@ impl Setup {
         self
     }
 
-    /// Not that one.
+    /// Removes a top-level setting.
     pub fn without(mut self, name: &str) -> Self {
         self.config.as_object_mut().unwrap().remove(name);
         self
@@ -113,7 +113,7 @@ impl Setup {
         self
     }
 
-    /// With so much time for the order service's answer to a POST.
+    /// Sets `delivery.timeout`.
     pub fn delivers_within(mut self, timeout: &str) -> Self {
         self.config["delivery"]["timeout"] = json!(timeout);
         self
@@ -152,7 +152,7 @@ impl Setup {
         path
     }
 
-    /// Sells from wherever these Sentinels say that the primary is.
+    /// Sells from the primary that these Sentinels name.
     pub fn sentinels(self, sentinels: &Sentinels, more: Value) -> Self {
         let mut redis = json!({
             "sentinels": sentinels.addresses(), "master": "mymaster",
@@ -174,7 +174,7 @@ impl Setup {
         self.start_until("ready")
     }
 
-    /// Starts the edge and waits until `/readyz` says this.
+    /// Starts the edge and waits until the answer of `/readyz` contains this text.
     #[track_caller]
     pub fn start_until(self, says: &str) -> Edge {
         for _ in 0..5 {
@@ -221,30 +221,30 @@ impl Edge {
         Process::start("spikegate", &mut command, setup.folder())
     }
 
-    /// Starts it again where it was, whether it can get ready now or not.
+    /// Starts it again at the same addresses, and does not wait until it is ready.
     pub fn run_again(&mut self) {
         self.process = Self::run(&self.setup, self.public, self.control);
     }
 
-    /// Whether its process is gone.
+    /// Whether its process has ended.
     pub fn has_ended(&mut self) -> bool {
         self.process.ended().is_some()
     }
 
-    /// Whether it says that it can sell.
+    /// Whether `/readyz` is 200.
     pub fn is_ready(&self) -> bool {
         let ask =
             || Connection::try_to(self.control)?.patience(Duration::from_secs(2))?.try_ask(&Request::get("/readyz"));
         ask().is_ok_and(|answer| answer.status == 200)
     }
 
-    /// Starts it again where it was.
+    /// Starts it again at the same addresses.
     #[track_caller]
     pub fn start_again(&mut self) {
         self.start_again_until("ready");
     }
 
-    /// Starts it again where it was, and waits until `/readyz` says this.
+    /// Starts it again at the same addresses, and waits until the answer of `/readyz` contains this text.
     #[track_caller]
     pub fn start_again_until(&mut self, says: &str) {
         match Self::spawn(self.setup.clone(), self.public, self.control, says) {
@@ -253,12 +253,12 @@ impl Edge {
         }
     }
 
-    /// Where clients come in.
+    /// The address of the public listener.
     pub fn address(&self) -> SocketAddr {
         self.public
     }
 
-    /// Where operators and order services come in.
+    /// The address of the control listener.
     pub fn control_address(&self) -> SocketAddr {
         self.control
     }
@@ -296,13 +296,13 @@ impl Edge {
         answer.json()
     }
 
-    /// Writes its configuration anew; the edge hears of it when it reloads.
+    /// Writes its configuration again. The edge uses it after a reload.
     pub fn rewrite(&mut self, change: impl FnOnce(Setup) -> Setup) {
         self.setup = change(self.setup.clone());
         self.setup.write(self.public, self.control);
     }
 
-    /// The same, and the edge reloads, which must work; gives what it says.
+    /// The same, and reloads, which must work. Returns the answer.
     #[track_caller]
     pub fn reload(&mut self, change: impl FnOnce(Setup) -> Setup) -> Value {
         self.rewrite(change);
@@ -358,7 +358,7 @@ impl Edge {
         self.snapshot()["sold"].as_u64().unwrap()
     }
 
-    /// What buyers are shown.
+    /// `GET /sales/ticket`: what the edge shows to buyers. At most one sync and one round trip old.
     #[track_caller]
     pub fn shown(&self) -> Value {
         let answer = self.ask(&Request::get("/sales/ticket"));
@@ -366,7 +366,7 @@ impl Edge {
         answer.is_our_own().json()
     }
 
-    /// The order as anyone who has its id may read it; none if there is no such order.
+    /// `GET /sales/ticket/orders/ID`; none if there is no such order.
     #[track_caller]
     pub fn order(&self, id: &str) -> Option<Value> {
         let answer = self.ask(&Request::get(&format!("/sales/ticket/orders/{id}")));
@@ -435,7 +435,7 @@ impl Edge {
         wait_until(&format!("the log has {text:?}"), || self.log(), |log| log.contains(text));
     }
 
-    /// Ends it with no chance to tidy up.
+    /// Kills it with SIGKILL.
     pub fn kill9(&mut self) {
         self.process.kill();
     }
@@ -444,7 +444,7 @@ impl Edge {
         self.process.signal(signal);
     }
 
-    /// Waits for its end; says how it ended and how long that took.
+    /// Waits at most [`PATIENCE`] for its end. Returns its exit status and how long that took.
     #[track_caller]
     pub fn wait(&mut self) -> (ExitStatus, Duration) {
         let begun = Instant::now();

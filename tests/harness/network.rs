@@ -19,7 +19,7 @@ pub enum Passage {
     #[default]
     Free,
     /// They wait here, and arrive once the way is free. While replies are held, requests are carried out all the same:
-    /// the case in which nobody can know from outside whether a step was done.
+    /// the case in which the client cannot know whether a step was done.
     Held,
     /// They never arrive.
     Lost,
@@ -32,13 +32,13 @@ pub enum Passage {
 /// What ends connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tear {
-    /// Both ends are told, in good order.
+    /// Both ends get an orderly close.
     Close,
     /// Both ends get a reset.
     Reset,
-    /// The target is told, the client is not.
+    /// Only the target gets a close.
     HideFromClient,
-    /// The client is told, the target is not.
+    /// Only the client gets a close.
     HideFromTarget,
 }
 

@@ -43,7 +43,7 @@ impl Nginx {
     }
 }
 
-/// What `nginx -t` says of a configuration.
+/// The output of `nginx -t` for a configuration.
 pub fn check(configuration: &str) -> Output {
     let folder = TempDir::with_prefix("spikegate-nginx-").unwrap();
     command(folder.path(), configuration, "").arg("-t").stdin(Stdio::null()).output().unwrap()

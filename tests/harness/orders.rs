@@ -16,10 +16,10 @@ use super::client::{Connection, Request};
 use super::postgres::Postgres;
 use super::process::{Process, binary};
 
-/// What deliveries of the stories are signed with.
+/// The secret that signs the deliveries of the tests.
 pub const SECRET: &str = "a-secret-of-some-length";
 
-/// The epoch that deliveries of the stories name.
+/// The epoch of the deliveries of the tests.
 pub const EPOCH: &str = "0123456789abcdef";
 
 pub struct OrderService {

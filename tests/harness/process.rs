@@ -92,7 +92,7 @@ impl Successor {
         kill.args([&format!("-{signal}"), &self.0.to_string()]).stderr(Stdio::null()).status().unwrap().success()
     }
 
-    /// Whether it is gone; one that nobody has waited for is.
+    /// Whether it has ended. A zombie has.
     pub fn has_ended(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
         // The name in front is in parentheses, and may hold anything.
@@ -120,7 +120,7 @@ impl Drop for Process {
     }
 }
 
-/// A port of the loopback that nobody listens on.
+/// A port of the loopback on which nothing listens.
 ///
 /// It lies below the range from which the kernel takes the ports of outgoing connections: a port that was handed out by
 /// binding port 0 is in that range, and among thousands of connections of other tests it is taken again before the

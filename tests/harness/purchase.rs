@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::answer::Answer;
 use super::client::{Connection, Request};
 
-/// How a purchase ended, told alike for both dialects.
+/// The outcome of a purchase, the same for both dialects.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// There is an order.
@@ -17,7 +17,7 @@ pub enum Outcome {
         /// The order as the answer shows it.
         order: Value,
     },
-    /// There is none, or nobody knows; `name` is that of the problem.
+    /// There is no order, or the outcome is unknown. `name` is the problem type.
     Refused {
         name: String,
         status: u16,
@@ -27,7 +27,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Reads an answer to a purchase, and checks that it says the same in all of its places.
+    /// Reads an answer to a purchase, and checks that status, headers and body agree.
     #[track_caller]
     pub fn of(answer: &Answer) -> Self {
         answer.is_our_own();
@@ -111,7 +111,7 @@ impl Outcome {
         matches!(self, Self::Ordered { .. })
     }
 
-    /// The order's id; also of one of which nobody knows whether it is there.
+    /// The order's ID, which an unknown outcome has, too.
     #[track_caller]
     pub fn id(&self) -> &str {
         match self {

@@ -22,7 +22,7 @@ pub enum Mood {
     Well,
     /// Answers this, and keeps nothing.
     Answers(u16),
-    /// Answers 400 to a delivery with one of these events, told by number and order, and keeps nothing of it.
+    /// Answers 400 to a delivery with one of these events (number and order), and keeps nothing of it.
     Refuses(Vec<(u64, Option<String>)>),
     /// Reads, keeps nothing, and never answers.
     Hangs,

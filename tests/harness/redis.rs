@@ -78,7 +78,7 @@ impl Sentinels {
         self.processes.iter().map(Redis::address).collect()
     }
 
-    /// Waits until all of them say that this is the primary.
+    /// Waits until all of them name this primary.
     #[track_caller]
     pub fn agree_on(&self, primary: &Redis) {
         eventually("the Sentinels have failed over", || {
@@ -128,7 +128,7 @@ impl Redis {
         Self::start_as(Durability::EverySecond)
     }
 
-    /// A replica, in step with its primary. Its file does not say so: started again by itself, it is a primary.
+    /// A replica, in step with its primary. This is not in its configuration file: after a restart it is a primary.
     pub fn start_replica_of(primary: &Self) -> Self {
         let password = primary
             .password
@@ -140,7 +140,7 @@ impl Redis {
         replica
     }
 
-    /// One that nobody may use without this password.
+    /// One that requires this password.
     pub fn start_with_password(password: &str) -> Self {
         Self::start_settings(&format!("appendonly yes\nrequirepass {password}\nmasterauth {password}\n"), &[])
     }

@@ -134,7 +134,7 @@ pub fn base64url(bytes: &[u8]) -> String {
     text
 }
 
-/// What openssl says to these bytes.
+/// The output of openssl for these bytes.
 pub fn openssl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut command = Command::new("openssl");
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

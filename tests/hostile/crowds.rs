@@ -12,10 +12,10 @@ use socket2::{Domain, Socket, Type};
 use crate::harness::purchase::purchase;
 use crate::harness::{Backend, Edge, Request};
 
-/// Connections that say nothing, or never all of it.
+/// Connections that send nothing, or half of a head.
 const IDLE: usize = 15_000;
 
-/// Raises this process's limit of open files, and says how many idle connections leave enough to the other tests.
+/// Raises this process's limit of open files. Returns how many idle connections leave enough files to other tests.
 fn idle_connections() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });

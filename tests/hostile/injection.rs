@@ -6,7 +6,7 @@ use super::recorder::Recorder;
 use crate::harness::purchase::{purchase, purchase_with_key};
 use crate::harness::{Answer, Edge, Outcome, Request};
 
-/// Text that would be more than text to whoever does not take care.
+/// Text that is harmful where it is not escaped.
 const SPITEFUL: [&str; 8] = [
     "\"}],\"code\":1,\"x\":\"",
     "\\\",\"state\":\"PAID",

@@ -14,7 +14,7 @@ const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: a\r\nX: ";
 /// What may come of an attack.
 #[derive(Clone, Copy)]
 enum Expect {
-    /// It is refused, and no backend hears of it.
+    /// The edge refuses it, and no backend gets it.
     Refused,
     /// So it is, with this status, and by a problem of ours that names this header.
     Told(u16, &'static str),

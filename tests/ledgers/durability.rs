@@ -15,7 +15,7 @@ use crate::harness::{Edge, Outcome, Request, buy, crowd, eventually};
 
 const LOST: &str = "ledger-lost-data";
 
-/// What a purchase may hear while Redis is away, or looked at.
+/// Refusals that are allowed while Redis does not answer or is compared.
 const AWAY: [&str; 4] = ["ledger-unavailable", "outcome-unknown", "busy", LOST];
 
 fn tickets(total: u64) -> Value {
@@ -31,13 +31,13 @@ fn sell(edge: &Edge, count: usize) -> BTreeSet<String> {
     ids
 }
 
-/// Buys until it works; no refusal on the way may say that all is sold, or that data were lost.
+/// Buys until it works. No refusal before may say that all is sold or that data were lost.
 #[track_caller]
 fn sells_on(edge: &Edge) -> String {
     sells_after(edge, &AWAY[..3])
 }
 
-/// The same, where data were lost until a moment ago, and the edge hears of it with its next sync.
+/// The same after lost data were repaired, which the edge learns with its next sync.
 #[track_caller]
 fn sells_again(edge: &Edge) -> String {
     sells_after(edge, &AWAY)
@@ -52,7 +52,7 @@ fn sells_after(edge: &Edge, refusals: &[&str]) -> String {
     })
 }
 
-/// Buys until it hears that data were lost; it may not get an order before.
+/// Buys until the refusal is that data were lost. There may be no order before.
 #[track_caller]
 fn is_fenced(edge: &Edge) {
     eventually("the fence is up", || {

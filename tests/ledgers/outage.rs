@@ -56,7 +56,7 @@ fn only_purchases_suffer(edge: &Edge) -> Vec<Outcome> {
     outcomes
 }
 
-/// Buys until it works, which must be soon; no refusal on the way may say that all is sold.
+/// Buys until it works. No refusal before may say "sold out".
 #[track_caller]
 fn sales_go_on(edge: &Edge) -> Vec<Outcome> {
     let mut outcomes = Vec::new();

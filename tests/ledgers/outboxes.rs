@@ -43,7 +43,7 @@ impl Subject {
         self.outbox.record(SALE, self.epoch, &claim.edge, &record).await.unwrap()
     }
 
-    /// Buys so many tickets in one step, which is one entry.
+    /// Buys this many tickets in one step, which is one entry.
     async fn buy(&self, tickets: u8) {
         let purchase = |_| Purchase { id: OrderId(rand::random()), buyer: None, quantity: 1 };
         let batch = Arc::new((0..tickets).map(purchase).collect());

@@ -56,7 +56,7 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-/// The lines of the access log, as soon as there are so many; more is a fault.
+/// Waits until the access log has `count` lines, and returns them. Fails if there are more.
 #[track_caller]
 fn lines(edge: &Edge, count: usize) -> Vec<String> {
     let path = edge.folder().join("access.log");

@@ -15,7 +15,7 @@ use crate::harness::process::{Process, free_address};
 use crate::harness::purchase::purchase;
 use crate::harness::{Authority, Backend, Edge, OrderService, Redis, Request, Shelf, becomes, buy, eventually};
 
-/// A metric as an edge tells it, or as the document does: its type, and its labels.
+/// A metric of an edge or of the document: its type, and its labels.
 type Metrics = BTreeMap<String, (String, BTreeSet<String>)>;
 
 fn root() -> &'static Path {
@@ -234,7 +234,7 @@ impl Prometheus {
         prometheus
     }
 
-    /// A status and a body; none if nobody listens.
+    /// A status and a body; none if the connection fails.
     fn ask(&self, path: &str) -> Option<(u16, String)> {
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         let mut answer = agent.get(format!("http://{}{path}", self.address)).call().ok()?;

@@ -18,7 +18,7 @@ fn to(backends: &[SocketAddr]) -> Value {
     json!({ "servers": backends.iter().map(|address| json!({ "address": address })).collect::<Vec<_>>() })
 }
 
-/// What the edge says of a reload that it refused.
+/// The detail of a reload that the edge refuses.
 #[track_caller]
 fn refused(edge: &Edge) -> String {
     let answer = edge.control(&Request::post("/reload"));

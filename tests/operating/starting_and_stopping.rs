@@ -273,8 +273,7 @@ fn without_anything_under_way_sigterm_and_sigint_end_it_soon() {
     }
 }
 
-/// As of a machine that was paused: what the edge knew before it slept may be untrue by now, and it has not heard
-/// otherwise.
+/// Like a paused machine: what the edge remembers from before may be wrong, and the ledger has not answered yet.
 #[test]
 fn an_edge_that_wakes_up_does_not_say_sold_out_from_an_old_memory() {
     let redis = Redis::start();

@@ -17,7 +17,7 @@ use crate::harness::process::free_address;
 use crate::harness::purchase::purchase;
 use crate::harness::{Backend, Connection, Edge, Request, buy, crowd, eventually, wait_until};
 
-/// As the W3C's document has it.
+/// The example of the W3C's document.
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 
@@ -51,7 +51,7 @@ impl Collector {
         Self { backend, spans }
     }
 
-    /// The spans with names that begin so, as soon as there are so many.
+    /// The spans whose names begin with `name`, once there are at least `count`.
     fn spans(&self, name: &str, count: usize) -> Vec<Span> {
         let all = || self.spans.lock().unwrap().iter().filter(|span| span.name.starts_with(name)).cloned().collect();
         eventually(&format!("{count} spans of {name}"), || {
@@ -66,7 +66,7 @@ fn traced(collector: SocketAddr, sample: Value) -> Setup {
     Edge::setup().set("tracing", settings).set("trusted_proxies", json!(["127.0.0.2/32"]))
 }
 
-/// A backend that answers with the `traceparent` that it was told.
+/// A backend that answers with the `traceparent` that it got.
 fn echo() -> Backend {
     Backend::start(|request| {
         let told = request.header("traceparent").unwrap_or("none").to_owned();

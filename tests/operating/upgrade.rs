@@ -39,8 +39,7 @@ fn until<T>(over: &AtomicBool, something: impl Fn() -> T) -> Vec<T> {
 /// Upgrades in a row.
 const UPGRADES: usize = 5;
 
-/// One process after the other, under load: every request is answered as if there were one. Gives the number of
-/// purchases.
+/// Upgrades several times under load: every request is answered. Returns the number of purchases.
 fn nothing_is_lost(setup: Setup) -> usize {
     let mut edge = setup.start();
     let address = edge.address();
@@ -104,7 +103,7 @@ fn an_edge_with_a_ledger_of_its_own_is_followed_under_load() {
     nothing_is_lost(setup(&backend));
 }
 
-/// Whoever connects just now, whoever idles, and the sale, do not notice an upgrade that comes to nothing.
+/// An upgrade that fails disturbs neither clients nor the sale.
 #[track_caller]
 fn goes_on(edge: &mut Edge, why: &str) {
     let sold = edge.sold();

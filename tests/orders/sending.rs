@@ -17,7 +17,7 @@ use crate::harness::{Backend, Edge, Outcome, Receiver, Redis, Request, becomes, 
 const TIMEOUT: &str = "500ms";
 const LEASE: Duration = Duration::from_secs(3);
 
-/// Time for a POST where nothing may be told twice: enough on the busiest machine.
+/// Timeout of a POST in tests where no event may be delivered twice. Ample on a busy machine.
 const AMPLE: &str = "20s";
 
 /// An edge that delivers to these receivers.
@@ -41,7 +41,7 @@ fn embedded(receiver: &Receiver) -> Edge {
     told(Edge::setup(), &[receiver]).ticket(tickets(100_000)).start()
 }
 
-/// Runs a story with either ledger, since both must tell it alike. That nothing is told twice matters in them.
+/// Runs a test with either ledger, with [`AMPLE`] time for a POST.
 fn with_both_ledgers(story: impl Fn(&dyn Fn(&Receiver) -> Edge)) {
     let start = |setup: Setup, receiver: &Receiver| {
         told(setup, &[receiver]).delivers_within(AMPLE).ticket(tickets(100_000)).start()
@@ -61,7 +61,7 @@ fn buy_many(edge: &Edge, count: usize) -> BTreeSet<String> {
     ids
 }
 
-/// Every sale's delivery, as `GET /sales/ticket/delivery` tells it.
+/// `GET /sales/ticket/delivery`.
 #[track_caller]
 fn status(edge: &Edge) -> Value {
     let answer = edge.control(&Request::get("/sales/ticket/delivery"));
@@ -254,7 +254,7 @@ fn a_sale_made_anew_is_delivered_from_its_own_beginning() {
     assert_eq!((&last.events[0]["seq"], &last.events[0]["total"]), (&json!(1), &json!(20)));
 }
 
-/// What is known of each order, whichever of several receivers heard of it.
+/// The events of each order at any of several receivers.
 fn orders_of(receivers: &[&Receiver]) -> HashMap<String, Vec<String>> {
     receivers.iter().flat_map(|receiver| receiver.orders()).collect()
 }

@@ -51,7 +51,7 @@ impl Shop {
         self.service.take().unwrap().kill();
     }
 
-    /// The order service has heard of everything.
+    /// Waits until every event is delivered to the order service.
     fn all_is_delivered(&self) {
         within(MINUTES, "all is delivered", || {
             let answer = self.edge.control(&Request::get("/sales/ticket/delivery"));
@@ -78,7 +78,7 @@ fn bought(addresses: &[SocketAddr], requests: usize) -> Vec<Outcome> {
     crowd(20, requests, addresses, by).iter().map(Outcome::of).collect()
 }
 
-/// Pays through the edge until there is an answer that lasts; says whether the ticket is the buyer's.
+/// Pays through the edge until the answer is final. Returns whether the buyer has the ticket.
 fn pay(connection: &mut Connection, id: &str) -> bool {
     eventually("the payment has an end", || {
         let answer = connection.ask(&Request::post(&format!("/orders/{id}/pay")));

@@ -162,7 +162,7 @@ fn a_screen_reader_reads_what_matters_and_no_more() {
     is_faultless(&browser);
 }
 
-/// Collects in `heard` what the regions say that are read aloud.
+/// Collects in `heard` the texts of the live regions, which screen readers read aloud.
 #[track_caller]
 fn listen(browser: &Browser) {
     browser.run(

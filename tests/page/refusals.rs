@@ -6,7 +6,7 @@ use super::{Shop, buy, is_faultless, newest_order, plain, text};
 use crate::harness::purchase::purchase;
 use crate::harness::{Browser, Redis, Request, buy as buy_directly};
 
-/// The page tells of this refusal, in the language of the moment and in the other one.
+/// The page explains this refusal in the current language and in the other one.
 #[track_caller]
 fn is_told(browser: &Browser, name: &str, values: &Value) {
     for (language, tag) in [("en", "en"), ("zh", "zh-Hans"), ("en", "en")] {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::texts;
 
-/// What only operators are told.
+/// Problem types that only operators get.
 const OPERATORS: [&str; 4] = ["below-sold", "above-maximum", "change-id-reused", "unsupported"];
 
 /// The names of all problems in a file of the program: what stands in quotes behind a status and a comma.

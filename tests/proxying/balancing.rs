@@ -242,7 +242,7 @@ fn a_health_check_over_tcp_finds_a_backend_dead_before_a_client_does() {
     assert_eq!(names(&edge, 20), ["alive"; 20], "and stays out for as long as it is dead");
 }
 
-/// A backend that keeps requests for `/hold` until it is told to answer, and answers all others with its name.
+/// A backend that keeps requests for `/hold` while `held` is true, and answers all others with its name.
 fn holding(name: &'static str, held: &Arc<AtomicBool>) -> Backend {
     let held = Arc::clone(held);
     Backend::start(move |request| {

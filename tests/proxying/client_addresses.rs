@@ -9,7 +9,7 @@ use crate::harness::backend::After;
 use crate::harness::purchase::purchase;
 use crate::harness::{Answer, Backend, Connection, Edge, Request};
 
-/// The address of our own proxy, and of somebody who would like to be one.
+/// The addresses of a trusted proxy and of a stranger.
 const PROXY: u8 = 9;
 const STRANGER: u8 = 7;
 

@@ -34,7 +34,7 @@ fn h2c() -> Setup {
     Edge::setup().listener(json!({ "h2c": true }))
 }
 
-/// A client and what drives its connection, whose end says why.
+/// A client and the task that drives its connection, whose result is the reason of its end.
 type Client = (SendRequest<Bytes>, tokio::task::JoinHandle<Result<(), h2::Error>>);
 
 async fn client(address: SocketAddr) -> Client {
@@ -299,7 +299,7 @@ fn rapid_resets_end_the_connection_and_trouble_nobody() {
     assert_eq!(edge.ask(&purchase()).status, 201);
 }
 
-/// PINGs, SETTINGS and frames that nobody knows, each of which costs an answer or a look.
+/// PING, SETTINGS and unknown frames, each of which costs the edge work.
 #[test]
 fn frames_that_bring_nothing_end_the_connection() {
     let edge = h2c().ticket(json!({ "total": 9 })).start();

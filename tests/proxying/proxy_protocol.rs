@@ -30,7 +30,7 @@ fn v2_tcp6() -> Vec<u8> {
     v2(1, 0x21, &block)
 }
 
-/// An edge whose backend says what it was told of the client.
+/// An edge whose backend answers with the headers about the client.
 fn edge(listener: Value) -> (Setup, Backend) {
     let backend = Backend::start(|request| {
         let told = |name: &str| request.header(name).unwrap_or("none").to_owned();

@@ -238,7 +238,7 @@ fn an_upgraded_connection_carries_whatever_both_sides_say() {
     }
 }
 
-/// A failed request says what failed in a few words, and nothing of what is behind the edge.
+/// The answer names the failure in a few words, and reveals nothing about the backends.
 #[track_caller]
 fn is_a_plain_failure(answer: &Answer, status: u16, backend: SocketAddr) {
     assert_eq!(answer.status, status, "{answer:?}");

@@ -35,7 +35,7 @@ fn curl(authority: &Authority, address: SocketAddr, arguments: &[&str], path: &s
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
-/// What `openssl s_client` says of a handshake.
+/// The output of `openssl s_client` for a handshake.
 fn s_client(authority: &Authority, address: SocketAddr, arguments: &[&str]) -> String {
     let output = Command::new("openssl")
         .args(["s_client", "-connect", &address.to_string(), "-CAfile"])

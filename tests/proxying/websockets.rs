@@ -11,7 +11,7 @@ use crate::harness::{Authority, Edge, PATIENCE};
 
 const NAME: &str = "chat.example";
 
-/// A server that greets everybody, and says what it hears until it hears that it is over.
+/// A server that greets each client, and echoes every message until the close.
 fn server() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -32,7 +32,7 @@ fn site(redis: Durability) -> Site {
     Site::start(&Plan { redis: Some(redis), orders: 0, ..Plan::of(sale) })
 }
 
-/// A crowd buys while `story` happens; gives what was asked and said.
+/// A crowd buys while `story` runs. Returns requests and answers.
 fn while_a_crowd_buys(name: &str, site: &mut Site, story: impl FnOnce(&mut Site, &History)) -> Vec<Call> {
     let crowd = Crowd {
         seed: 1,
@@ -56,7 +56,7 @@ fn while_a_crowd_buys(name: &str, site: &mut Site, story: impl FnOnce(&mut Site,
     crowd.history.calls()
 }
 
-/// Nobody was sold anything between the two moments, and nobody heard that there is nothing.
+/// Nothing was sold between the two moments, and no answer was "sold out".
 #[track_caller]
 fn nothing_is_said(calls: &[Call], from_us: u64, to_us: u64) {
     let mut asked = 0;
@@ -84,7 +84,7 @@ fn both_edges_sell(site: &Site, left: u64) {
     eventually("both edges sell", || site.edges.iter().all(knows).then_some(()));
 }
 
-/// Exactly so many tickets can be bought now, and no more.
+/// Exactly this many tickets can be bought now.
 #[track_caller]
 fn exactly_so_many_are_left(site: &Site, left: u64) {
     let answers = ask_all(20, left as usize + 50, &site.doors().public, |_| purchase());
@@ -175,7 +175,7 @@ fn h2_the_sale_is_edited_into_nonsense() {
     site.redis.as_ref().unwrap().books_agree();
 }
 
-/// What nobody can prevent must at least be found: a counter turned back by hand, an order taken out.
+/// Damage by hand that cannot be prevented must be found: a counter set back, an order removed.
 #[test]
 fn h3_the_books_tell_what_was_done_to_them() {
     let mut site = site(Durability::Always);

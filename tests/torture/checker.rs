@@ -13,7 +13,7 @@ pub use self::losses::{LOST, forgive};
 use super::history::{Ask, Call, Said};
 use crate::harness::books::{Books, Record};
 
-/// Answers that say: not now. They order nothing, and say nothing of what an earlier request with the same key did.
+/// Answers that mean "not now". They order nothing, and tell nothing about an earlier request with the same key.
 const COME_AGAIN: [&str; 8] = [
     "busy",
     "ledger-unavailable",
@@ -25,11 +25,11 @@ const COME_AGAIN: [&str; 8] = [
     losses::FORGIVEN,
 ];
 
-/// Answers that deny that there is an order: a key that has one may not hear them.
+/// Answers that deny an order: a key that has one may not get them.
 const DENIALS: [&str; 6] =
     ["sold-out", "not-enough-left", "buyer-limit", "unpaid-limit", "sale-closed", "sale-not-open"];
 
-/// Other things that may be said.
+/// Other answers that are allowed.
 const WORDS: [&str; 13] = [
     "ok",
     "order-released",
@@ -51,7 +51,7 @@ pub fn denies(why: &str) -> bool {
     DENIALS.contains(&why)
 }
 
-/// What the sale and the story promise.
+/// The promises of the sale and of the test.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
     /// Tickets that one buyer may have; 0 is no limit.
@@ -100,7 +100,7 @@ pub struct Verdict {
     pub notes: BTreeMap<&'static str, usize>,
 }
 
-/// How old an edge's memory may be where the rules do not say it.
+/// How old an edge's memory may be if the rules set no limit.
 const MEMORY_OTHERWISE: Duration = Duration::from_secs(3);
 
 impl Verdict {
@@ -203,7 +203,7 @@ fn limits(case: &Case, verdict: &mut Verdict) {
     }
 }
 
-/// What was said, taken by itself.
+/// Each answer by itself.
 fn answers(case: &Case, verdict: &mut Verdict) {
     for call in case.calls {
         let (ended, said) = match &call.ended {
@@ -303,7 +303,7 @@ pub fn identity(ask: &Ask) -> Option<(&str, &str)> {
     }
 }
 
-/// Whether it says what became of a request, and of every earlier one of the same identity.
+/// Whether the answer is final for a request and for every earlier one of the same identity.
 pub fn is_definite(said: &Said) -> bool {
     !said.is_unknown() && !COME_AGAIN.contains(&said.name())
 }

@@ -13,7 +13,7 @@ pub struct Disk {
     keeper: Child,
 }
 
-/// Room for the ledger of a short story.
+/// Room for the ledger of a short test.
 const SIZE: &str = "size=8m";
 
 impl Disk {

@@ -34,7 +34,7 @@ fn log(folder: &Path) -> Vec<LogEntry> {
     rows.map(|row| serde_json::from_str(&row.unwrap()).unwrap()).collect()
 }
 
-/// Each order of the log, as the edge tells it.
+/// Each order of the log, read from the edge.
 fn orders(edge: &Edge, log: &[LogEntry]) -> BTreeMap<String, Record> {
     let mut ids = Vec::new();
     for entry in log {

@@ -16,7 +16,7 @@ pub enum Weather {
     RequestsLate,
     /// The same on the connections that there are; those that are made in their place are well, and overtake them.
     Overtaken,
-    /// Nothing arrives, and nobody is told.
+    /// Nothing arrives, and the connection stays open.
     BlackHole,
     /// Every piece is late by up to so much.
     Jitter(Duration),
@@ -59,7 +59,7 @@ pub enum Fault {
     EndClients,
     /// Redis has no memory to write with.
     NoMemory,
-    /// Redis' clock is set: so many seconds before or after the true time.
+    /// The clock of Redis is set to this many seconds before or after the true time.
     SetClock(i64),
     /// The disk under the embedded ledger has no room any more.
     FillDisk,
@@ -75,7 +75,7 @@ pub enum Fault {
     },
     /// The primary dies, and the Sentinels make its replica the primary.
     FailOver,
-    /// The same, with a replica that has not heard of anything for so long.
+    /// The same, with a replica that lags by this duration.
     FailOverBehind(Duration),
     /// The replica is made the primary; then the old one comes back alone, and an edge is led to it.
     OldPrimary(usize),

@@ -34,7 +34,7 @@ pub enum Ask {
     Restock { change: String, delta: i64 },
 }
 
-/// What is said.
+/// An answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Said {
@@ -119,7 +119,7 @@ impl Call {
         self.said().is_some_and(Said::is_ok)
     }
 
-    /// Nobody knows, or nobody was told.
+    /// The outcome is unknown, or there was no answer.
     pub fn is_unknown(&self) -> bool {
         self.said().is_none_or(Said::is_unknown)
     }
@@ -142,7 +142,7 @@ impl History {
         Moment { us: self.begun.elapsed().as_micros() as u64, unix_ms: unix.as_millis() as u64 }
     }
 
-    /// Asks, and records what was said.
+    /// Sends a request, and records the answer.
     pub fn call(&self, client: &str, at: &str, ask: Ask, answer: impl FnOnce() -> Said) -> Said {
         let number = {
             let mut record = self.record.lock().unwrap();

@@ -15,7 +15,7 @@ pub enum Source {
     /// In Redis itself, by its address and not by any network of the story; and whether it may lose something, so that
     /// its log goes back.
     Redis { url: Arc<Mutex<String>>, may_lose: bool },
-    /// What an edge's control listener says.
+    /// An edge's control listener.
     Control(std::net::SocketAddr),
 }
 

@@ -21,7 +21,7 @@ pub struct Report<'a> {
 }
 
 impl Report<'_> {
-    /// What was asked, and what was said -> how often.
+    /// Request and answer -> how often.
     fn outcomes(&self) -> BTreeMap<(&'static str, String), usize> {
         let mut outcomes = BTreeMap::new();
         for call in self.calls {

@@ -73,7 +73,7 @@ pub struct Planned {
     pub fault: Fault,
 }
 
-/// The faults of a story, in the order of their times.
+/// The faults of a test, in the order of their times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
     pub faults: Vec<Planned>,
@@ -89,7 +89,7 @@ pub struct Plan {
 }
 
 impl Schedule {
-    /// `story` is asked for more until the time is over.
+    /// Calls `story` for more faults until the time is over.
     pub fn draw(seed: u64, name: &str, time: Duration, mut story: impl FnMut(&mut Plan)) -> Self {
         let schedule = Self { faults: Vec::new(), time };
         let mut plan = Plan { fate: Fate::of(seed, name), at: Duration::ZERO, schedule };

@@ -96,7 +96,7 @@ pub struct Site {
     redis_is_up: bool,
     replica: Option<Redis>,
     sentinels: Option<Sentinels>,
-    /// The URL of the primary, for whoever looks at it from another thread.
+    /// The URL of the primary, for other threads.
     pub ledger_at: Arc<Mutex<String>>,
     pub operator: Operator,
     /// When everything lost its power, in ms since 1970.
@@ -364,7 +364,7 @@ impl Site {
         self.losses_ms.push(unix_ms());
     }
 
-    /// The primary dies, and its replica takes its place, which may have heard of nothing for a while.
+    /// The primary dies, and its replica takes over, which may lag.
     fn fail_over(&mut self, lags: Duration) {
         let replica = self.replica.as_ref().expect("a replica");
         if !lags.is_zero() {
@@ -388,7 +388,7 @@ impl Site {
         *self.ledger_at.lock().unwrap() = self.redis().url();
     }
 
-    /// Waits until the edge has sold from the new primary, for only then it can tell the two apart.
+    /// Waits until the edge has sold from the new primary. Only then can it distinguish the two.
     fn lead_to_old_primary(&mut self, edge: usize) {
         self.redis().kill9();
         let new = self.replica.as_ref().expect("a replica");
@@ -532,7 +532,7 @@ impl Site {
     }
 }
 
-/// Looks until there is something to see, or until it is too late; what that means is for the checker to say.
+/// Calls `look` until it returns a value or the time is over. The checker judges the latter.
 pub fn in_time<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let begun = Instant::now();
     while begun.elapsed() < RECOVERY {

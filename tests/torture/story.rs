@@ -21,7 +21,7 @@ use super::site::{self, Doors, Site, in_time};
 use crate::harness::books::Books;
 use crate::harness::{Connection, PATIENCE as HARNESS_PATIENCE, Request};
 
-/// How long an unpaid order keeps its tickets in every story.
+/// How long an unpaid order keeps its tickets in every test.
 const HOLD: &str = "2s";
 
 /// Tickets that one buyer may have.
@@ -33,7 +33,7 @@ const MEMORY: Duration = Duration::from_secs(3);
 /// The purchase's deadline of 1.5 s, and what a busy machine adds.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// Stories take so long if nobody says otherwise: short enough for every run of the tests.
+/// The default duration of a test: short enough for every run.
 const SECONDS: u64 = 3;
 
 /// A number out of the environment.
@@ -110,7 +110,7 @@ impl Story {
         self.tell_and(faults, |_, _| {});
     }
 
-    /// The same, with promises that only this story makes.
+    /// The same, with promises that only this test makes.
     pub fn tell_and(self, faults: impl FnMut(&mut schedule::Plan), also: impl FnOnce(&[Call], &mut Verdict)) {
         let schedule = Schedule::draw(self.seed, self.name, self.time, faults);
         let file = history_file(self.name, self.seed);
@@ -245,7 +245,7 @@ pub fn ask_again(crowd: &Crowd) {
     }
 }
 
-/// Makes the changes of the stock again that the ledger has lost: nobody does so by himself.
+/// Repeats the stock changes that the ledger has lost. No process does so by itself.
 fn change_stock_again(crowd: &Crowd, site: &Site) {
     let Some(redis) = site.redis.as_ref().filter(|_| site.operator.reconciled > 0) else { return };
     let books = Books::read(&mut redis.connection()).unwrap().expect("there is a sale");
@@ -291,7 +291,7 @@ fn at_control(address: std::net::SocketAddr, path: &str) -> Option<Value> {
     (answer.status == 200).then(|| answer.json())
 }
 
-/// The order service has heard of everything, and has settled everything.
+/// Waits until everything is delivered to the order service and settled.
 fn all_is_delivered(doors: &Doors, site: &Site) {
     if doors.orders.is_empty() {
         return;

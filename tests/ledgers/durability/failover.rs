@@ -125,7 +125,7 @@ fn acknowledged_orders_that_the_replica_lacks_are_noticed() {
     assert_eq!(buy(edge.address(), &purchase()).name(), "sold-out");
 }
 
-/// F3: whoever has seen the new primary does not believe the old one.
+/// F3: an edge that has used the new primary does not accept the old one.
 #[test]
 fn an_old_primary_that_comes_back_alone_is_not_believed() {
     let mut old = Redis::start();
@@ -151,7 +151,7 @@ fn an_old_primary_that_comes_back_alone_is_not_believed() {
     assert_eq!(new.books_agree(), orders);
 }
 
-/// The same, where the old one has sold as much as the new: numbers alone do not tell them apart.
+/// The same, where the old primary has sold as much as the new one: the numbers are equal.
 #[test]
 fn another_history_of_the_same_length_is_not_believed() {
     let old = Redis::start_everysec();

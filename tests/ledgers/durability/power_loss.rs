@@ -204,7 +204,7 @@ fn an_edge_that_starts_asks_the_order_service_before_it_sells() {
     assert!(loss.kept.is_subset(&books) && loss.lost.is_subset(&books));
 }
 
-/// The second loss takes the reconciliation with it, before the edge has read the log anew.
+/// The second loss includes the reconciliation, before the edge has read the log again.
 #[test]
 fn what_an_edge_remembers_outlives_a_reconciliation() {
     let mut redis = Redis::start_everysec();

@@ -82,7 +82,7 @@ fn without_the_order_service_a_sale_is_reconciled_only_if_that_is_said() {
     assert_eq!(redis.books_agree(), orders);
 }
 
-/// Every ticket is sold twice, since nobody who knew more was there.
+/// Every ticket is sold twice, since no process that remembered the first sales was running.
 #[test]
 fn what_was_sold_twice_is_told_and_the_total_is_not_raised() {
     let old = Redis::start_everysec();

@@ -8,7 +8,7 @@ use crate::harness::client::everything;
 use crate::harness::purchase::purchase;
 use crate::harness::{Answer, Backend, Connection, Edge, Request};
 
-/// A backend that answers with the id that it was told, and claims another one.
+/// A backend that answers with the request ID that it got, and sends another one in its header.
 fn echo() -> Backend {
     Backend::start(|request| {
         let told = request.header("x-request-id").unwrap_or("none").to_owned();

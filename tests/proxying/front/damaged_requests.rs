@@ -51,7 +51,7 @@ const PIECES: [&str; 24] = [
     "X: y\n",
 ];
 
-/// What is asked last. Its answer says `marker` and nothing else does.
+/// The last request. Only its answer contains `marker`.
 const MARKERS: [&str; 2] = [
     "GET /sales/marker HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
     "GET /marker HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
