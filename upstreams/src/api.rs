@@ -21,7 +21,8 @@ use crate::clock::now_s;
 use crate::database::Database;
 use crate::delivery::{BODY_MAX, Delivery};
 use crate::edge::Edge;
-use crate::orders::{self, Order, OrderId, OrderState};
+use crate::order::{Order, OrderId, OrderState};
+use crate::orders;
 use crate::settlements::{self, Settlement, SettlementState, Wish};
 use crate::signature::{self, SecretFile};
 

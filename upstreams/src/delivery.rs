@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::orders::{OrderId, OrderState};
+use crate::order::{OrderId, OrderState};
 
 /// The longest body in bytes.
 pub const BODY_MAX: usize = 1024 * 1024;

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::orders::{Order, OrderId, OrderState};
+use crate::order::{Order, OrderId, OrderState};
 
 /// The longest wait for an answer; the edge itself gives up sooner.
 const TIMEOUT: Duration = Duration::from_secs(4);

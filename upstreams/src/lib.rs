@@ -22,6 +22,7 @@ pub mod designs;
 pub mod echo;
 pub mod edge;
 pub mod health;
+pub mod order;
 pub mod orders;
 pub mod page;
 pub mod payment;

@@ -14,107 +14,17 @@
 //! only event older than a release is the `held` that made the row, and that is not newer than the row. An answer
 //! leaves the row's number as it is, so that every event that the row has not seen is still looked at.
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::Serialize;
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row, Transaction};
 
 use crate::database::{Database, Dialect};
 use crate::delivery::Delivery;
+use crate::order::{Order, OrderId, OrderState, Payment, optional_time};
 use crate::settlements;
 
 /// The most orders that a buyer is shown.
 pub const LIST_MAX: i64 = 100;
-
-/// An order's id: 32 hexadecimal digits in lower case.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String")]
-pub struct OrderId(String);
-
-/// What is no order's id.
-#[derive(Debug, thiserror::Error)]
-#[error("must be 32 hexadecimal digits in lower case")]
-pub struct BadOrderId;
-
-impl OrderId {
-    /// Reads an id; none if it is not one.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        (text.len() == 32 && text.bytes().all(digit)).then(|| Self(text.to_owned()))
-    }
-
-    /// Its text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for OrderId {
-    type Error = BadOrderId;
-
-    fn try_from(text: String) -> Result<Self, BadOrderId> {
-        Self::parse(&text).ok_or(BadOrderId)
-    }
-}
-
-/// How far an order has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum OrderState {
-    /// Its tickets are kept for its buyer.
-    Held,
-    /// Its tickets were given back.
-    Released,
-    /// It is paid.
-    Paid,
-}
-
-/// An order as its buyer sees it.
-#[derive(Debug, Clone, Serialize)]
-pub struct Order {
-    /// Its id.
-    pub order_id: OrderId,
-    /// The sale's id.
-    pub sale: String,
-    /// Who bought, if it was said.
-    pub buyer: Option<String>,
-    /// How many tickets.
-    pub quantity: i64,
-    /// How far it has come.
-    pub state: OrderState,
-    /// When its hold ends, in ms since 1970; unknown if the event that said so was never delivered.
-    #[serde(rename = "expires_at", serialize_with = "optional_time")]
-    pub expires_at_ms: Option<i64>,
-    /// Why it was released.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// The payment that paid it, or else the newest that was tried.
-    pub payment: Option<Payment>,
-    /// When it last changed, in ms since 1970.
-    #[serde(rename = "updated_at", serialize_with = "optional_time")]
-    pub updated_at_ms: Option<i64>,
-}
-
-/// A payment as the buyer sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Payment {
-    /// Its id.
-    pub id: String,
-    /// pending, paid, declined, refund_due or refunded.
-    pub state: String,
-    /// Why the money goes back.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
-
-fn optional_time<S: Serializer>(time_ms: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
-    match time_ms.and_then(|time_ms| Timestamp::from_millisecond(time_ms).ok()) {
-        Some(time) => serializer.serialize_str(&format!("{time:.3}")),
-        None => serializer.serialize_none(),
-    }
-}
 
 /// Rows out of one JSON parameter, so that a delivery of any length is one statement of one text, prepared once.
 macro_rules! apply {

@@ -24,7 +24,7 @@ use sqlx::{Any, Row, Transaction};
 
 use crate::clock::now_ms;
 use crate::database::Database;
-use crate::orders::{OrderId, Payment};
+use crate::order::{OrderId, Payment};
 use crate::payment::Verdict;
 
 /// How long a lease is, counted anew with every step; longer than any one step may take. The clocks of the machines
