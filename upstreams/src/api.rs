@@ -1,4 +1,4 @@
-//! What buyers and edges ask the order service over HTTP.
+//! The HTTP API for buyers and edges.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,40 +16,39 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::cashier::Cashier;
 use crate::clock::now_s;
 use crate::database::Database;
 use crate::delivery::{BODY_MAX, Delivery};
-use crate::edge::Edge;
+use crate::edge::EdgeClient;
 use crate::order::{Order, OrderId, OrderState};
 use crate::orders;
-use crate::settlements::{self, Settlement, SettlementState, Wish};
+use crate::settlement_worker::SettlementWorker;
+use crate::settlements::{self, Settlement, SettlementKind, SettlementState};
 use crate::signature::{self, SecretFile};
 
-/// Questions to the edge that may be under way for orders that the database does not have. Ids can be guessed at, and
-/// the ledger has better things to do.
+/// Maximum number of concurrent requests to the edge for orders that are not in the database. The limit protects the ledger
+/// from clients that guess ids.
 const LOOKUPS: usize = 32;
 
-/// The longest that an answer takes. A database that has fallen silent does not say so, and a connection may take many
-/// minutes to end.
+/// Maximum time for a response. A database connection without a peer can take minutes to fail.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 
-/// The longest Idempotency-Key in bytes, as at the edge.
+/// Maximum length of an Idempotency-Key in bytes; the same as at the edge.
 const KEY_MAX: usize = 255;
 
-/// The longest question of an edge, in bytes.
-const QUESTION_MAX: usize = 4 * 1024;
+/// Maximum size of an edge's query in bytes.
+const QUERY_MAX: usize = 4 * 1024;
 
-/// The most orders that an edge is told of at a time.
+/// Maximum number of orders in one response to an edge.
 const PAGE_MAX: u32 = 1_000;
 
-/// What an edge asks; see `docs/integrating/webhook.md`.
+/// An edge's query; see `docs/integrating/webhook.md`.
 #[derive(Deserialize)]
-struct Question {
+struct OrdersQuery {
     sale: String,
-    /// None asks for the newest entry of any sale that has had this id, and for no orders.
+    /// Without an epoch the response has the newest entry of all epochs, and no orders.
     epoch: Option<String>,
-    /// Orders behind this one, by their ids.
+    /// Only orders with a greater id.
     after: Option<OrderId>,
     limit: u32,
 }
@@ -57,15 +56,15 @@ struct Question {
 /// The header with the buyer's id.
 const BUYER: &str = "x-user-id";
 
-/// What the service works with.
+/// What the routes need.
 pub struct Service {
-    /// Where orders are kept.
+    /// Stores orders and settlements.
     pub database: Database,
-    /// The way to the ledger.
-    pub edge: Arc<Edge>,
-    /// Who settles.
-    pub cashier: Arc<Cashier>,
-    /// What deliveries are signed with.
+    /// Client of the edge's control API.
+    pub edge: Arc<EdgeClient>,
+    /// Executes payments and cancellations.
+    pub worker: Arc<SettlementWorker>,
+    /// The secret that signs deliveries.
     pub secret: SecretFile,
 }
 
@@ -74,83 +73,84 @@ struct Shared {
     lookups: Semaphore,
 }
 
-/// The service's paths.
+/// The routes of a service with a database.
 pub fn routes(service: Service) -> Router {
     Router::new()
         .route("/hooks/spikegate", post(deliver).layer(DefaultBodyLimit::max(BODY_MAX)))
-        .route("/hooks/spikegate/orders", post(tell).layer(DefaultBodyLimit::max(QUESTION_MAX)))
+        .route("/hooks/spikegate/orders", post(orders_of_sale).layer(DefaultBodyLimit::max(QUERY_MAX)))
         .route("/orders", get(list))
         .route("/orders/{id}", get(show))
         .route("/orders/{id}/pay", post(pay))
         .route("/orders/{id}/cancel", post(cancel))
-        .layer(middleware::from_fn(in_time))
+        .layer(middleware::from_fn(with_deadline))
         .with_state(Arc::new(Shared { service, lookups: Semaphore::new(LOOKUPS) }))
 }
 
-/// What there is without a database: whoever delivers orders hears that they are not kept. Every other path only
-/// echoes.
+/// The routes of a service without a database: it rejects deliveries.
 pub fn without_database() -> Router {
-    let refuse = || async { unavailable("This process keeps no orders: it was started without --database.") };
-    Router::new().route("/hooks/spikegate", post(refuse))
+    let boxed_error =
+        || async { unavailable("The order service was started without --database and cannot store orders.") };
+    Router::new().route("/hooks/spikegate", post(boxed_error))
 }
 
-async fn in_time(request: Request, next: Next) -> Response {
+async fn with_deadline(request: Request, next: Next) -> Response {
     let answer = tokio::time::timeout(ANSWER_MAX, next.run(request)).await;
-    answer.unwrap_or_else(|_| unavailable("No answer was found in time. Asking again is safe."))
+    answer.unwrap_or_else(|_| unavailable("The request timed out. Retrying is safe."))
 }
 
-type Asked = State<Arc<Shared>>;
+type SharedState = State<Arc<Shared>>;
 
-/// An answer that ends the matter early.
-type Refused = Box<Response>;
-
-/// The body of an edge: whole, and signed.
-fn signed(shared: &Shared, headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Bytes, Refused> {
+/// Checks the signature of an edge's request and returns its body.
+fn signed(shared: &Shared, headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Bytes, Box<Response>> {
     let body = body.map_err(|error| {
         let status = error.status();
         let name = if status == StatusCode::PAYLOAD_TOO_LARGE { "too-large" } else { "bad-request" };
-        Box::new(problem(status, name, "Body not taken", &error.body_text(), Value::Null))
+        Box::new(problem(status, name, "Invalid body", &error.body_text(), Value::Null))
     })?;
     let secret = shared.service.secret.read().map_err(|error| {
-        log::warn!("a delivery is put off: {error}");
-        Box::new(unavailable("The secret of deliveries is not there yet."))
+        log::warn!("delivery postponed: {error}");
+        Box::new(unavailable("The delivery secret is not available yet."))
     })?;
     signature::check(headers, &body, &secret, now_s()).map_err(|error| {
-        log::warn!("a delivery is refused: {error}");
+        log::warn!("delivery rejected: {error}");
         let detail = error.to_string();
         Box::new(problem(StatusCode::UNAUTHORIZED, "bad-signature", "Bad signature", &detail, Value::Null))
     })?;
     Ok(body)
 }
 
-/// Tells an edge which orders of a sale are known here, a page at a time.
-async fn tell(State(shared): Asked, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
+/// Returns the stored orders of a sale, one page at a time.
+async fn orders_of_sale(
+    State(shared): SharedState,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
     let body = match signed(&shared, &headers, body) {
         Ok(body) => body,
         Err(refused) => return *refused,
     };
-    let question: Question = match serde_json::from_slice(&body) {
-        Ok(question) => question,
+    let query: OrdersQuery = match serde_json::from_slice(&body) {
+        Ok(query) => query,
         Err(error) => return bad_request(&format!("the body: {error}")),
     };
     let database = &shared.service.database;
-    // It is told once, for it takes a look at every order.
-    let newest = match question.after {
-        None => orders::newest_entry(database, &question.sale, question.epoch.as_deref()).await,
+    // Only with the first page: this query reads every order of the sale.
+    let newest = match query.after {
+        None => orders::newest_entry(database, &query.sale, query.epoch.as_deref()).await,
         Some(_) => Ok(0),
     };
-    let after = question.after.as_ref().map_or("", OrderId::as_str);
-    let page = match &question.epoch {
-        Some(epoch) => orders::page(database, &question.sale, epoch, after, question.limit.min(PAGE_MAX)).await,
+    let after = query.after.as_ref().map_or("", OrderId::as_str);
+    let page = match &query.epoch {
+        Some(epoch) => orders::page(database, &query.sale, epoch, after, query.limit.min(PAGE_MAX)).await,
         None => Ok(Vec::new()),
     };
     match (newest, page) {
         (Ok(seq), Ok(orders)) => document(StatusCode::OK, &json!({ "seq": seq, "orders": orders })),
-        (Err(error), _) | (_, Err(error)) => failed(&error),
+        (Err(error), _) | (_, Err(error)) => database_error(&error),
     }
 }
 
-async fn deliver(State(shared): Asked, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
+async fn deliver(State(shared): SharedState, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
     let body = match signed(&shared, &headers, body) {
         Ok(body) => body,
         Err(refused) => return *refused,
@@ -158,70 +158,70 @@ async fn deliver(State(shared): Asked, headers: HeaderMap, body: Result<Bytes, B
     let delivery = match Delivery::parse(&body) {
         Ok(delivery) => delivery,
         Err(error) => {
-            log::warn!("a delivery is malformed: {error}");
+            log::warn!("delivery rejected: {error}");
             return problem(StatusCode::BAD_REQUEST, "bad-request", "Bad request", &error.to_string(), Value::Null);
         }
     };
     match orders::apply(&shared.service.database, &delivery).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(error) => failed(&error),
+        Err(error) => database_error(&error),
     }
 }
 
-async fn show(State(shared): Asked, Path(id): Path<String>) -> Response {
+async fn show(State(shared): SharedState, Path(id): Path<String>) -> Response {
     match shared.find(&id).await {
-        Ok(Found::Kept(order)) => document(StatusCode::OK, &order),
-        Ok(Found::OnItsWay(order)) => soon(document(StatusCode::ACCEPTED, &order)),
+        Ok(FoundOrder::Stored(order)) => document(StatusCode::OK, &order),
+        Ok(FoundOrder::InLedger(order)) => retry_soon(document(StatusCode::ACCEPTED, &order)),
         Err(refused) => *refused,
     }
 }
 
-async fn list(State(shared): Asked, headers: HeaderMap) -> Response {
+async fn list(State(shared): SharedState, headers: HeaderMap) -> Response {
     let buyer = headers.get(BUYER).and_then(|buyer| std::str::from_utf8(buyer.as_bytes()).ok());
     let Some(buyer) = buyer.filter(|buyer| !buyer.is_empty()) else {
-        return bad_request("X-User-Id: must say whose orders are asked for");
+        return bad_request("X-User-Id: the header must be set to the buyer's id");
     };
     match orders::of_buyer(&shared.service.database, buyer).await {
         Ok(orders) => document(StatusCode::OK, &json!({ "orders": orders })),
-        Err(error) => failed(&error),
+        Err(error) => database_error(&error),
     }
 }
 
-async fn pay(State(shared): Asked, Path(id): Path<String>, headers: HeaderMap) -> Response {
+async fn pay(State(shared): SharedState, Path(id): Path<String>, headers: HeaderMap) -> Response {
     match shared.pay(&id, &headers).await {
         Ok(answer) => answer,
         Err(refused) => *refused,
     }
 }
 
-async fn cancel(State(shared): Asked, Path(id): Path<String>) -> Response {
+async fn cancel(State(shared): SharedState, Path(id): Path<String>) -> Response {
     match shared.cancel(&id).await {
         Ok(answer) => answer,
         Err(refused) => *refused,
     }
 }
 
-/// Where an order was found.
-enum Found {
+/// An order and where it was found.
+enum FoundOrder {
     /// In the database.
-    Kept(Order),
-    /// Only in the ledger; its delivery is still to come.
-    OnItsWay(Order),
+    Stored(Order),
+    /// Only in the ledger; its delivery has not arrived yet.
+    InLedger(Order),
 }
 
-impl Found {
+impl FoundOrder {
     fn order(self) -> Order {
         match self {
-            Self::Kept(order) | Self::OnItsWay(order) => order,
+            Self::Stored(order) | Self::InLedger(order) => order,
         }
     }
 }
 
 impl Shared {
-    /// Looks in the database, then in the ledger.
-    async fn find(&self, id: &str) -> Result<Found, Refused> {
+    /// Searches the database, then the ledger.
+    async fn find(&self, id: &str) -> Result<FoundOrder, Box<Response>> {
         let no_such_order = || {
-            let detail = "There is no order of this id.";
+            let detail = "No order has this id.";
             Box::new(problem(
                 StatusCode::NOT_FOUND,
                 "order-unknown",
@@ -232,35 +232,35 @@ impl Shared {
         };
         let id = OrderId::parse(id).ok_or_else(no_such_order)?;
         let Service { database, edge, .. } = &self.service;
-        if let Some(order) = orders::find(database, &id).await.map_err(refuse)? {
-            return Ok(Found::Kept(order));
+        if let Some(order) = orders::find(database, &id).await.map_err(boxed_error)? {
+            return Ok(FoundOrder::Stored(order));
         }
-        let Ok(_place) = self.lookups.try_acquire() else {
-            return Err(Box::new(unavailable("Too many orders are being looked for.")));
+        let Ok(_permit) = self.lookups.try_acquire() else {
+            return Err(Box::new(unavailable("Too many order lookups are in progress.")));
         };
         match edge.find(&id).await {
             Ok(Some(mut order)) => {
-                let payment = settlements::newest_payment(database, &id, &order.sale).await.map_err(refuse)?;
+                let payment = settlements::newest_payment(database, &id, &order.sale).await.map_err(boxed_error)?;
                 order.payment = payment.as_ref().map(Settlement::as_payment);
-                Ok(Found::OnItsWay(order))
+                Ok(FoundOrder::InLedger(order))
             }
             Ok(None) => Err(no_such_order()),
             Err(error) => {
-                log::warn!("an order is looked for in vain: {error}");
-                Err(Box::new(unavailable("It cannot be found out now whether there is such an order.")))
+                log::warn!("order lookup failed: {error}");
+                Err(Box::new(unavailable("The ledger cannot be reached; it is unknown whether this order exists.")))
             }
         }
     }
 
-    async fn pay(&self, id: &str, headers: &HeaderMap) -> Result<Response, Refused> {
+    async fn pay(&self, id: &str, headers: &HeaderMap) -> Result<Response, Box<Response>> {
         let key = idempotency_key(headers)?;
-        let Service { database, cashier, .. } = &self.service;
+        let Service { database, worker, .. } = &self.service;
         let order = self.find(id).await?.order();
-        // Whoever asks again under the same key hears of that payment, whatever has become of the order since.
+        // A retry with the same key gets the outcome of that payment, even if the order has changed since.
         let asked_before = match key {
             Some(key) => settlements::payment_of_key(database, &order.order_id, &order.sale, key)
                 .await
-                .map_err(refuse)?
+                .map_err(boxed_error)?
                 .is_some(),
             None => false,
         };
@@ -271,17 +271,18 @@ impl Shared {
                 OrderState::Held => {}
             }
         }
-        let (before, settlement) = cashier.settle(Wish::Pay, to_settle(&order), key).await.map_err(refuse)?;
+        let (before, settlement) =
+            worker.settle(SettlementKind::Pay, to_settle(&order), key).await.map_err(boxed_error)?;
         let order = self.find(id).await?.order();
         Ok(match settlement.state {
-            SettlementState::Pending | SettlementState::Charged => soon(document(StatusCode::ACCEPTED, &order)),
+            SettlementState::Pending | SettlementState::Charged => retry_soon(document(StatusCode::ACCEPTED, &order)),
             SettlementState::Paid if before == Some(SettlementState::Paid) && !asked_before => already_paid(&order),
             SettlementState::Paid => document(StatusCode::OK, &order),
             SettlementState::Declined => problem(
                 StatusCode::PAYMENT_REQUIRED,
                 "payment-declined",
                 "Payment declined",
-                "The payment was declined, and nothing was taken. The order may be paid otherwise.",
+                "The payment was declined; no money was taken. Another payment can be made.",
                 json!({ "order_id": order.order_id, "payment": settlement.as_payment() }),
             ),
             SettlementState::RefundDue | SettlementState::Refunded => refund_due(&order, &settlement),
@@ -289,30 +290,30 @@ impl Shared {
         })
     }
 
-    async fn cancel(&self, id: &str) -> Result<Response, Refused> {
+    async fn cancel(&self, id: &str) -> Result<Response, Box<Response>> {
         let order = self.find(id).await?.order();
         match order.state {
             OrderState::Paid => return Ok(already_paid(&order)),
             OrderState::Released => return Ok(document(StatusCode::OK, &order)),
             OrderState::Held => {}
         }
-        let wish = self.service.cashier.settle(Wish::Cancel, to_settle(&order), None);
-        let (_, settlement) = wish.await.map_err(refuse)?;
+        let settling = self.service.worker.settle(SettlementKind::Cancel, to_settle(&order), None);
+        let (_, settlement) = settling.await.map_err(boxed_error)?;
         let order = self.find(id).await?.order();
         Ok(match settlement.state {
             SettlementState::Cancelled => document(StatusCode::OK, &order),
-            // It is written down and will be done.
-            SettlementState::Cancelling => soon(document(StatusCode::ACCEPTED, &order)),
+            // The cancellation is stored and will be executed.
+            SettlementState::Cancelling => retry_soon(document(StatusCode::ACCEPTED, &order)),
             SettlementState::Paid | SettlementState::Refused => already_paid(&order),
             _ => match order.state {
                 OrderState::Paid => already_paid(&order),
                 OrderState::Released => document(StatusCode::OK, &order),
-                // Money may have been taken. Were the order released now, the payment would take it back.
-                OrderState::Held => soon(problem(
+                // Money may have been taken. If the order were released now, the payment would take it back.
+                OrderState::Held => retry_soon(problem(
                     StatusCode::CONFLICT,
                     "payment-under-way",
                     "Payment under way",
-                    "The order is being paid. Once that has ended, it is paid or can be cancelled.",
+                    "A payment for this order is in progress. If it fails, the order can be cancelled.",
                     json!({ "order_id": order.order_id, "payment": settlement.as_payment() }),
                 )),
             },
@@ -320,37 +321,39 @@ impl Shared {
     }
 }
 
-fn to_settle(order: &Order) -> settlements::Order<'_> {
-    settlements::Order { id: &order.order_id, sale: &order.sale, quantity: order.quantity }
+fn to_settle(order: &Order) -> settlements::OrderRef<'_> {
+    settlements::OrderRef { id: &order.order_id, sale: &order.sale, quantity: order.quantity }
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Box<Response>> {
     let mut values = headers.get_all("idempotency-key").iter();
     let (first, second) = (values.next(), values.next());
     let Some(value) = first else { return Ok(None) };
     let key = value.to_str().ok().map(|key| key.trim_matches('"'));
     let key = key.filter(|key| second.is_none() && (1..=KEY_MAX).contains(&key.len()));
     key.map(Some).ok_or_else(|| {
-        Box::new(bad_request(&format!("Idempotency-Key: must be one of 1 to {KEY_MAX} visible ASCII characters")))
+        Box::new(bad_request(&format!(
+            "Idempotency-Key: must be sent once, with 1 to {KEY_MAX} visible ASCII characters"
+        )))
     })
 }
 
 fn already_paid(order: &Order) -> Response {
     let members = json!({ "order_id": order.order_id, "payment": order.payment });
-    problem(StatusCode::CONFLICT, "already-paid", "Already paid", "The order is paid.", members)
+    problem(StatusCode::CONFLICT, "already-paid", "Already paid", "The order has been paid.", members)
 }
 
-/// A released order cannot be paid, and who has paid for it in vain is told what becomes of the money.
+/// The response for a released order; it mentions the refund if there is one.
 fn released(order: &Order) -> Response {
     match &order.payment {
         Some(payment) if payment.state.starts_with("refund") => {
             let members = json!({ "order_id": order.order_id, "order": order, "refund": payment });
-            let detail = "The payment came too late. Its money is given back.";
+            let detail = "The payment came too late and is refunded.";
             problem(StatusCode::CONFLICT, "refund-due", "Refund due", detail, members)
         }
         _ => {
             let members = json!({ "order_id": order.order_id, "reason": order.reason });
-            let detail = "The order was released, and nothing was taken for it. The tickets can be bought anew.";
+            let detail = "The order was released and no money was taken. Make a new purchase.";
             problem(StatusCode::CONFLICT, "order-released", "Order released", detail, members)
         }
     }
@@ -358,7 +361,7 @@ fn released(order: &Order) -> Response {
 
 fn refund_due(order: &Order, settlement: &Settlement) -> Response {
     let members = json!({ "order_id": order.order_id, "order": order, "refund": settlement.as_payment() });
-    let detail = "The order could not be paid any more. The money is given back.";
+    let detail = "The order can no longer be paid. The payment is refunded.";
     problem(StatusCode::CONFLICT, "refund-due", "Refund due", detail, members)
 }
 
@@ -368,7 +371,7 @@ pub(crate) fn document(status: StatusCode, document: &impl serde::Serialize) -> 
     answer
 }
 
-fn soon(mut answer: Response) -> Response {
+fn retry_soon(mut answer: Response) -> Response {
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     answer
 }
@@ -378,20 +381,20 @@ fn bad_request(detail: &str) -> Response {
 }
 
 fn unavailable(detail: &str) -> Response {
-    soon(problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable", detail, Value::Null))
+    retry_soon(problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable", detail, Value::Null))
 }
 
-fn refuse(error: sqlx::Error) -> Refused {
-    Box::new(failed(&error))
+fn boxed_error(error: sqlx::Error) -> Box<Response> {
+    Box::new(database_error(&error))
 }
 
-/// What exactly is wrong with the database is for its operator.
-pub(crate) fn failed(error: &sqlx::Error) -> Response {
-    log::error!("the database: {error}");
-    unavailable("The database cannot be used now.")
+/// The log has the details; clients do not get them.
+pub(crate) fn database_error(error: &sqlx::Error) -> Response {
+    log::error!("database error: {error}");
+    unavailable("The database is unavailable.")
 }
 
-/// A problem (RFC 9457), as the edge's are.
+/// A problem document (RFC 9457) in the same form as the edge's.
 pub(crate) fn problem(status: StatusCode, name: &str, title: &str, detail: &str, members: Value) -> Response {
     let mut body = json!({
         "type": format!("urn:spikegate:problem:{name}"), "title": title, "status": status.as_u16(), "detail": detail,

@@ -1,7 +1,7 @@
 //! The database: a SQLite file that several processes share, or PostgreSQL.
 //!
-//! The queries are the same for both. What differs is here and in [`orders`](crate::orders): how a transaction begins
-//! that is going to write, and how a list of rows is passed as one JSON parameter.
+//! Both use the same queries. Only two things differ: how a writing transaction begins (here), and how a list of rows is
+//! passed as one JSON parameter ([`orders`](crate::orders)).
 
 use std::path::Path;
 use std::str::FromStr;
@@ -16,28 +16,28 @@ use sqlx::{Any, AnyPool, ConnectOptions, Connection, Executor, Transaction};
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 
-/// Connections of one process for reading.
+/// Read connections of one process.
 const READERS: u32 = 4;
 
-/// Connections of one process for writing to PostgreSQL. SQLite has one writer at a time anyway, so there one
-/// connection is enough, and those who wait for it wait in order.
+/// Write connections of one process to PostgreSQL. SQLite allows one writer at a time: one connection is enough, and its
+/// pool serves waiting tasks in order.
 const WRITERS: u32 = 4;
 
-/// The longest wait for a connection, for a lock of SQLite, and for a statement of PostgreSQL. Below the edge's timeout
-/// for a delivery (5 s by default), so that it hears what is wrong.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// Timeout for a pool connection, a lock of SQLite and a statement of PostgreSQL. Shorter than the edge's delivery timeout
+/// (5 s by default): the edge receives the error instead of a timeout.
+const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The longest that the start waits for other processes that start at the same moment.
-const START_PATIENCE: Duration = Duration::from_secs(15);
+/// Startup timeout, which includes waiting for other processes that start at the same time.
+const START_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Which SQL is understood.
+/// The SQL dialect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     Sqlite,
     Postgres,
 }
 
-/// An open database whose tables are as this program needs them.
+/// An open database with migrated tables.
 #[derive(Debug, Clone)]
 pub struct Database {
     dialect: Dialect,
@@ -45,37 +45,37 @@ pub struct Database {
     writers: AnyPool,
 }
 
-/// Why there is no database.
+/// Why the database cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The URL is of another kind.
+    /// The URL has another scheme.
     #[error("--database must be sqlite:FILE or postgres://..., is {0:?}")]
     Unknown(String),
-    /// Several processes and connections could not share it.
-    #[error("--database must name a file; SQLite in memory cannot be shared by connections")]
+    /// Connections and processes cannot share a database in memory.
+    #[error("--database must name a file; connections cannot share a SQLite database in memory")]
     InMemory,
-    /// The folder of the file cannot be made.
-    #[error("cannot make the folder {folder}: {error}")]
+    /// The folder of the file cannot be created.
+    #[error("cannot create the folder {folder}: {error}")]
     Folder {
-        /// Of the file.
+        /// The folder.
         folder: String,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// It cannot be opened or reached.
-    #[error("the database cannot be opened: {0}")]
+    /// The file cannot be opened, or the server cannot be reached.
+    #[error("cannot open the database: {0}")]
     Database(#[from] sqlx::Error),
-    /// It did not answer, or other processes that started at the same time were not done in time.
-    #[error("the database cannot be opened: no answer in {START_PATIENCE:?}")]
+    /// The database did not respond in time, or another process held its lock for too long.
+    #[error("cannot open the database: no response within {START_TIMEOUT:?}")]
     Silent,
-    /// Its tables cannot be brought up to date.
-    #[error("the database cannot be migrated: {0}")]
+    /// A migration failed.
+    #[error("cannot migrate the database: {0}")]
     Migration(#[from] MigrateError),
 }
 
 impl Database {
-    /// Opens it, makes the file if there is none, and brings its tables up to date. Any number of processes may do so
-    /// at once.
+    /// Opens the database, creates the file if it is missing, and runs migrations. Several processes can do so at the same
+    /// time.
     ///
     /// # Errors
     ///
@@ -88,13 +88,13 @@ impl Database {
             in_time(prepare_postgres(url)).await?;
             Dialect::Postgres
         } else {
-            // A URL may hold a password, so no more of it is shown than its kind.
+            // A URL can contain a password: show only its scheme.
             return Err(OpenError::Unknown(url.split(':').next().unwrap_or_default().to_owned()));
         };
         install_default_drivers();
         let options = AnyConnectOptions::from_str(url)?;
         let pool = |connections| {
-            AnyPoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE).after_connect(
+            AnyPoolOptions::new().max_connections(connections).acquire_timeout(TIMEOUT).after_connect(
                 move |connection, _| {
                     Box::pin(async move {
                         match dialect {
@@ -118,13 +118,13 @@ impl Database {
         self.dialect
     }
 
-    /// For queries that change nothing.
+    /// The pool for read-only queries.
     pub(crate) fn read(&self) -> &AnyPool {
         &self.readers
     }
 
-    /// Begins a transaction that is going to write. With SQLite it has the file's write lock from the start: one that
-    /// reads first and wants to write later fails at once if another wrote in between.
+    /// Begins a transaction that writes. With SQLite it takes the write lock at once: a transaction that reads first and writes
+    /// later fails if another one wrote in between.
     pub(crate) async fn write(&self) -> sqlx::Result<Transaction<'static, Any>> {
         self.writers
             .begin_with(match self.dialect {
@@ -136,7 +136,7 @@ impl Database {
 }
 
 async fn in_time(prepared: impl Future<Output = Result<(), OpenError>>) -> Result<(), OpenError> {
-    tokio::time::timeout(START_PATIENCE, prepared).await.unwrap_or(Err(OpenError::Silent))
+    tokio::time::timeout(START_TIMEOUT, prepared).await.unwrap_or(Err(OpenError::Silent))
 }
 
 async fn prepare_sqlite(url: &str) -> Result<(), OpenError> {
@@ -149,20 +149,20 @@ async fn prepare_sqlite(url: &str) -> Result<(), OpenError> {
         std::fs::create_dir_all(folder)
             .map_err(|error| OpenError::Folder { folder: folder.display().to_string(), error })?;
     }
-    // A file keeps its journal's mode, so it is set only here. While one process changes it, others hear "database is
-    // locked" at once, whatever their timeout.
-    let options = options.create_if_missing(true).journal_mode(SqliteJournalMode::Wal).busy_timeout(START_PATIENCE);
+    // The journal mode is stored in the file, so it is set only here. While one process changes it, others get "database is
+    // locked" immediately, regardless of their timeout.
+    let options = options.create_if_missing(true).journal_mode(SqliteJournalMode::Wal).busy_timeout(START_TIMEOUT);
     let begun = std::time::Instant::now();
     let mut connection: SqliteConnection = loop {
         match options.connect().await {
             Ok(connection) => break connection,
-            Err(error) if is_busy(&error) && begun.elapsed() < START_PATIENCE => {
+            Err(error) if is_busy(&error) && begun.elapsed() < START_TIMEOUT => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             Err(error) => return Err(error.into()),
         }
     };
-    // Migrations of SQLite take no lock by themselves. All of them in one writing transaction are one step.
+    // SQLite migrations take no lock. One writing transaction makes them atomic.
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     SQLITE.run(&mut *transaction).await?;
     transaction.commit().await?;
@@ -178,7 +178,7 @@ fn is_busy(error: &sqlx::Error) -> bool {
 
 async fn prepare_postgres(url: &str) -> Result<(), OpenError> {
     let mut connection: PgConnection = PgConnectOptions::from_str(url)?.connect().await?;
-    // Holds an advisory lock of PostgreSQL until it is done.
+    // Holds a PostgreSQL advisory lock until the migrations are done.
     POSTGRES.run(&mut connection).await?;
     connection.close().await?;
     Ok(())

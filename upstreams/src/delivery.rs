@@ -1,4 +1,4 @@
-//! A delivery as it is read: what it says of orders, one line for each, or what is wrong with it.
+//! Parses deliveries: at most one update for each order.
 
 use std::collections::BTreeMap;
 
@@ -8,52 +8,52 @@ use serde_json::value::RawValue;
 
 use crate::order::{OrderId, OrderState};
 
-/// The longest body in bytes.
+/// Maximum size of a body in bytes.
 pub const BODY_MAX: usize = 1024 * 1024;
 
-/// The most events of one body.
+/// Maximum number of events in a body.
 pub const EVENTS_MAX: usize = 512;
 
-/// What a delivery comes to for each order of it, by the order's id, so that all transactions touch rows in one order.
+/// The updates of a delivery. They are sorted by order id: all transactions lock rows in the same order.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Delivery {
     /// The sale's id.
     pub sale: String,
-    /// Which of the sales that have had this id.
+    /// The epoch tells successive sales with the same id apart.
     pub epoch: String,
-    /// At most one line for each order.
-    pub lines: BTreeMap<OrderId, Line>,
+    /// The update of each order.
+    pub updates: BTreeMap<OrderId, OrderUpdate>,
 }
 
-/// The newest that a delivery says of an order.
+/// The newest state of an order in a delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Line {
+pub struct OrderUpdate {
     /// The order.
     pub order_id: OrderId,
-    /// The log entry that it is from, 1 or more.
+    /// Its log entry, 1 or more.
     pub seq: i64,
-    /// Who bought.
+    /// The buyer's id, unless the purchase was anonymous.
     pub buyer: Option<String>,
     /// How many tickets.
     pub quantity: i64,
-    /// What became of the order.
+    /// The new state.
     pub state: OrderState,
-    /// When its hold ends, in ms since 1970; only a `held` event says so.
+    /// End of the hold in ms since 1970; only in `held` events.
     pub expires_at_ms: Option<i64>,
     /// Why it was released.
     pub reason: Option<String>,
-    /// What paid it.
+    /// The payment that paid it.
     pub payment: Option<String>,
-    /// When the order was first heard of, in ms since 1970.
+    /// Time of the order's first event in ms since 1970.
     pub created_at_ms: i64,
-    /// When it changed, in ms since 1970.
+    /// Time of the change in ms since 1970.
     pub updated_at_ms: i64,
 }
 
-/// What is wrong with a delivery; it names the member.
+/// The delivery is invalid; the message names the member.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Malformed(String);
+pub struct DeliveryError(String);
 
 #[derive(Deserialize)]
 struct Body<'a> {
@@ -63,7 +63,7 @@ struct Body<'a> {
     events: Vec<&'a RawValue>,
 }
 
-/// What decides whether an event is for us. Members of kinds that we do not know are not looked at.
+/// Read first: members of unknown kinds are ignored.
 #[derive(Deserialize)]
 struct Kind {
     kind: String,
@@ -82,37 +82,37 @@ struct Event {
 }
 
 impl Delivery {
-    /// Reads a body.
+    /// Parses a body.
     ///
     /// # Errors
     ///
-    /// Something in it is not as agreed; the message says which member.
-    pub fn parse(body: &[u8]) -> Result<Self, Malformed> {
-        let text = std::str::from_utf8(body).map_err(|error| Malformed(format!("the body: {error}")))?;
-        let Body { sale, epoch, events } = read(text).map_err(|why| Malformed(format!("the body: {why}")))?;
+    /// The body is invalid; the message names the member.
+    pub fn parse(body: &[u8]) -> Result<Self, DeliveryError> {
+        let text = std::str::from_utf8(body).map_err(|error| DeliveryError(format!("the body: {error}")))?;
+        let Body { sale, epoch, events } = read(text).map_err(|why| DeliveryError(format!("the body: {why}")))?;
         plain("sale", &sale)?;
         plain("epoch", &epoch)?;
         if events.len() > EVENTS_MAX {
-            return Err(Malformed(format!("events: must be at most {EVENTS_MAX}, are {}", events.len())));
+            return Err(DeliveryError(format!("events: must be at most {EVENTS_MAX}, are {}", events.len())));
         }
-        let mut lines: BTreeMap<OrderId, Line> = BTreeMap::new();
+        let mut updates: BTreeMap<OrderId, OrderUpdate> = BTreeMap::new();
         for (at, event) in events.into_iter().enumerate() {
-            let Some(line) = line(event.get()).map_err(|why| Malformed(format!("events[{at}]: {why}")))? else {
+            let Some(update) = update(event.get()).map_err(|why| DeliveryError(format!("events[{at}]: {why}")))? else {
                 continue;
             };
-            match lines.get_mut(&line.order_id) {
-                Some(known) => known.merge(line),
+            match updates.get_mut(&update.order_id) {
+                Some(known) => known.merge(update),
                 None => {
-                    lines.insert(line.order_id.clone(), line);
+                    updates.insert(update.order_id.clone(), update);
                 }
             }
         }
-        Ok(Self { sale, epoch, lines })
+        Ok(Self { sale, epoch, updates })
     }
 }
 
-impl Line {
-    /// Takes the newer of both, and keeps what only one of them says.
+impl OrderUpdate {
+    /// Keeps the newer update, and fills members that it lacks from the older one.
     fn merge(&mut self, other: Self) {
         let created_at_ms = self.created_at_ms.min(other.created_at_ms);
         let expires_at_ms = self.expires_at_ms.or(other.expires_at_ms);
@@ -124,10 +124,10 @@ impl Line {
     }
 }
 
-/// What an event says of an order; none if it is not about one, or is of a kind that we do not know.
-fn line(json: &str) -> Result<Option<Line>, String> {
+/// Parses an event. Returns `None` if it concerns no order or has an unknown kind.
+fn update(json: &str) -> Result<Option<OrderUpdate>, String> {
     let Kind { kind } = read(json)?;
-    // An id that was given up never had an order; the other kinds are about the sale.
+    // A `given_up` id never had an order; the other kinds concern the sale.
     let state = match kind.as_str() {
         "held" => OrderState::Held,
         "paid" => OrderState::Paid,
@@ -152,7 +152,7 @@ fn line(json: &str) -> Result<Option<Line>, String> {
         }
     }
     let at_ms = event.at.as_millisecond();
-    Ok(Some(Line {
+    Ok(Some(OrderUpdate {
         order_id: event.order_id,
         seq,
         buyer: event.buyer,
@@ -166,7 +166,7 @@ fn line(json: &str) -> Result<Option<Line>, String> {
     }))
 }
 
-/// Reads JSON. What is wrong is found out in a second reading, for knowing the way to every member costs time.
+/// Parses JSON. Only after an error is it parsed again with path tracking, which is slower.
 fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
     serde_json::from_str(json).map_err(|error| {
         match serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(json)) {
@@ -178,9 +178,9 @@ fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
     })
 }
 
-fn plain(name: &str, text: &str) -> Result<(), Malformed> {
+fn plain(name: &str, text: &str) -> Result<(), DeliveryError> {
     let fits = (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-    if fits { Ok(()) } else { Err(Malformed(format!("{name}: must be 1 to 64 visible ASCII characters"))) }
+    if fits { Ok(()) } else { Err(DeliveryError(format!("{name}: must be 1 to 64 visible ASCII characters"))) }
 }
 
 #[cfg(test)]
@@ -211,9 +211,12 @@ mod tests {
         let both = [json!([held(5, 1), released]), json!([released, held(5, 1)])];
         for events in both {
             let delivery = Delivery::parse(&body(events)).expect("well-formed");
-            let line = &delivery.lines[&OrderId::parse(&id(1)).expect("an id")];
-            assert_eq!((line.seq, line.state, line.reason.as_deref()), (7, OrderState::Released, Some("expired")));
-            assert_eq!(line.expires_at_ms, Some(1_795_377_900_000));
+            let update = &delivery.updates[&OrderId::parse(&id(1)).expect("an id")];
+            assert_eq!(
+                (update.seq, update.state, update.reason.as_deref()),
+                (7, OrderState::Released, Some("expired"))
+            );
+            assert_eq!(update.expires_at_ms, Some(1_795_377_900_000));
         }
     }
 
@@ -225,8 +228,8 @@ mod tests {
             { "seq": "soon", "kind": "moved", "order_id": 5, "quantity": {} },
             { "seq": 3, "at": AT, "kind": "held", "order_id": id(1), "quantity": 1, "buyer": null, "expires_at": AT, "seat": "12a" },
         ]);
-        assert_eq!(Delivery::parse(&body(events)).expect("well-formed").lines.len(), 1);
-        assert!(Delivery::parse(&body(json!([]))).expect("well-formed").lines.is_empty());
+        assert_eq!(Delivery::parse(&body(events)).expect("well-formed").updates.len(), 1);
+        assert!(Delivery::parse(&body(json!([]))).expect("well-formed").updates.is_empty());
     }
 
     #[test]

@@ -28,7 +28,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::api::{document, failed, problem};
+use crate::api::{database_error, document, problem};
 
 const TABLES: &str = include_str!("designs/tables.sql");
 
@@ -39,7 +39,7 @@ const ORDER_FIRST_CONNECTIONS: u32 = 4;
 const PAY_FIRST_CONNECTIONS: u32 = 16;
 
 /// The longest wait for a connection; that for a statement is as long.
-const PATIENCE: Duration = Duration::from_secs(4);
+const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How often unpaid orders are looked for whose hold has ended; an edge does so with its sync, by default as often.
 const SWEEP: Duration = Duration::from_millis(100);
@@ -111,7 +111,7 @@ pub async fn routes(url: &str) -> Result<Router, OpenError> {
 }
 
 async fn pool(url: &str, connections: u32) -> sqlx::Result<PgPool> {
-    let options = PgPoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE);
+    let options = PgPoolOptions::new().max_connections(connections).acquire_timeout(TIMEOUT);
     let options = options.after_connect(|connection, _| {
         Box::pin(async move {
             sqlx::query("SET statement_timeout = '4s'").execute(connection).await?;
@@ -146,7 +146,7 @@ async fn open(State(designs): State<Designs>, Path(design): Path<Design>, Json(s
     };
     match opened.await {
         Ok(()) => document(StatusCode::OK, &json!({ "design": design.name(), "total": sale.total })),
-        Err(error) => failed(&error),
+        Err(error) => database_error(&error),
     }
 }
 
@@ -176,7 +176,7 @@ async fn purchase(State(designs): State<Designs>, Path(design): Path<Design>, he
             document(StatusCode::CREATED, &order)
         }
         Ok(_) => problem(StatusCode::CONFLICT, "sold-out", "Sold out", "No tickets are left.", Value::Null),
-        Err(error) => failed(&error),
+        Err(error) => database_error(&error),
     }
 }
 
@@ -202,7 +202,7 @@ async fn pay(State(designs): State<Designs>, Path((design, id)): Path<(Design, S
             let detail = "There is no order of this id.";
             problem(StatusCode::NOT_FOUND, "order-unknown", "Order unknown", detail, members)
         }
-        Err(error) => failed(error).into_response(),
+        Err(error) => database_error(error).into_response(),
     }
 }
 

@@ -1,6 +1,6 @@
-//! What a backend of the demo answers: who it is and what it saw of the request.
+//! The demo backend: each response names the backend and describes the request.
 //!
-//! The same request always gets an answer of the same length, since `ab` counts any other as failed.
+//! The same request always gets a response of the same length, because `ab` counts responses of another length as failed.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -9,38 +9,36 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, VARY};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, request};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, HOST};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, request};
 use axum::middleware::map_response_with_state;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 
-/// The header in which every answer names its backend.
+/// Response header with the backend's name.
 pub const BACKEND_HEADER: &str = "x-backend";
 
-/// The longest request body that is accepted.
+/// Maximum size of a request body in bytes.
 pub const BODY_LIMIT: u64 = 100_000_000;
 
-/// One backend: its name and what it counted.
+/// One backend and its request counter.
 struct Backend {
     name: String,
     header: HeaderValue,
     requests: AtomicU64,
-    /// Where browsers that ask for `/` are redirected to.
-    start: Option<&'static str>,
 }
 
-/// Answers every path that `service` does not have, and counts; `/healthz` and `/stats` are not counted. All answers,
-/// also those of `service`, name the backend.
+/// Responds to all paths that `service` does not have, and counts these requests except `/healthz` and `/stats`. All
+/// responses, including those of `service`, name the backend.
 ///
 /// # Errors
 ///
-/// The name cannot stand in a header.
-pub fn routes(name: &str, start: Option<&'static str>, service: Router) -> Result<Router, String> {
-    let header = HeaderValue::from_str(name).map_err(|_| format!("the name {name:?} cannot stand in a header"))?;
-    let backend = Arc::new(Backend { name: name.to_string(), header, requests: AtomicU64::new(0), start });
+/// The name is not a valid header value.
+pub fn routes(name: &str, service: Router) -> Result<Router, String> {
+    let header = HeaderValue::from_str(name).map_err(|_| format!("--name {name:?} is not a valid header value"))?;
+    let backend = Arc::new(Backend { name: name.to_string(), header, requests: AtomicU64::new(0) });
     Ok(Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/stats", get(stats))
@@ -62,27 +60,18 @@ async fn name_the_backend(State(backend): State<Arc<Backend>>, mut answer: Respo
 async fn echo(State(backend): State<Arc<Backend>>, request: Request) -> Response {
     backend.requests.fetch_add(1, Ordering::Relaxed);
     let (head, body) = request.into_parts();
-    if let Some(start) = backend.start.filter(|_| is_browser_at_the_root(&head)) {
-        return ([(VARY, "Accept"), (CACHE_CONTROL, "no-store")], Redirect::temporary(start)).into_response();
-    }
     match length(body).await {
         Ok(length) => {
             let mut text = describe(&backend.name, &head, length).to_string();
             text.push('\n');
             ([(CONTENT_TYPE, "application/json")], text).into_response()
         }
-        // The rest of the body is still on its way, so no other request can follow on this connection.
+        // The rest of the body was not read, so the connection cannot be reused.
         Err((status, words)) => (status, [(CONNECTION, "close")], format!("{words}\n")).into_response(),
     }
 }
 
-/// Browsers name HTML among what they accept; `ab` and curl do not.
-fn is_browser_at_the_root(head: &request::Parts) -> bool {
-    let mut accepted = head.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    head.method == Method::GET && head.uri.path() == "/" && accepted.any(|value| value.contains("text/html"))
-}
-
-/// Reads the body to its end without keeping any of it.
+/// Reads and discards the body, and returns its length.
 async fn length(mut body: Body) -> Result<u64, (StatusCode, &'static str)> {
     const TOO_LONG: (StatusCode, &str) = (StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 100 MB");
     if body.size_hint().lower() > BODY_LIMIT {
@@ -111,7 +100,7 @@ fn describe(name: &str, head: &request::Parts, body_bytes: u64) -> Value {
     })
 }
 
-/// The headers that a proxy adds; one that came several times is joined with commas, as HTTP allows.
+/// The headers that a proxy adds; repeated headers are joined with commas, as HTTP allows.
 fn forwarded(headers: &HeaderMap) -> Map<String, Value> {
     let of_a_proxy = |name: &str| name.starts_with("x-forwarded-") || ["forwarded", "via", "x-real-ip"].contains(&name);
     let names = headers.keys().filter(|name| of_a_proxy(name.as_str()));

@@ -1,4 +1,4 @@
-//! The edge's control API: the only way to the ledger.
+//! Client of the edge's control API, the only way to the ledger.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -17,51 +17,51 @@ use serde_json::{Value, json};
 
 use crate::order::{Order, OrderId, OrderState};
 
-/// The longest wait for an answer; the edge itself gives up sooner.
+/// Timeout of a request; the edge's own timeouts are shorter.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The longest answer in bytes; a list of all sales is the longest.
+/// Maximum size of a response in bytes; the list of all sales is the largest.
 const ANSWER_MAX: usize = 1024 * 1024;
 
-/// How long the names of the sales are remembered.
+/// How long the list of sales is cached.
 const SALES_AGE: Duration = Duration::from_secs(10);
 
 /// A client of one edge.
-pub struct Edge {
+pub struct EdgeClient {
     client: Client<HttpConnector, Full<Bytes>>,
     authority: Authority,
     token: Option<HeaderValue>,
     sales: Mutex<Option<(Instant, Vec<String>)>>,
 }
 
-/// It is not known what the ledger says. Everything may be asked again.
+/// The ledger's decision is unknown. All requests can be retried safely.
 #[derive(Debug, thiserror::Error)]
-#[error("the edge's control API: {0}")]
-pub struct NoAnswer(String);
+#[error("control API of the edge: {0}")]
+pub struct EdgeError(String);
 
-/// What came of a payment.
+/// The outcome of a payment at the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Confirmed {
-    /// It has paid the order.
+pub enum ConfirmOutcome {
+    /// The payment paid the order.
     Paid,
-    /// It has to be given back, for this reason; `payment` is another that has paid the order.
+    /// The payment must be refunded.
     RefundDue {
         /// `sold-out`, `buyer-limit`, ...
         reason: String,
-        /// Who won.
+        /// The other payment that paid the order, if there is one.
         payment: Option<String>,
     },
 }
 
-/// What came of a cancellation.
+/// The outcome of a cancellation at the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cancelled {
-    /// The order is released, or can never come to be.
+pub enum CancelOutcome {
+    /// The order is released, or its id was given up.
     Released {
-        /// expired or cancelled, if there was an order.
+        /// `expired` or `cancelled`, if there was an order.
         reason: Option<String>,
     },
-    /// It is paid, by this payment.
+    /// The order is already paid.
     AlreadyPaid {
         /// The payment's id.
         payment: Option<String>,
@@ -69,7 +69,7 @@ pub enum Cancelled {
 }
 
 #[derive(Deserialize)]
-struct Document {
+struct OrderDocument {
     order_id: OrderId,
     sale: String,
     buyer: Option<String>,
@@ -79,31 +79,31 @@ struct Document {
     reason: Option<String>,
 }
 
-/// Why there can be no client.
+/// The client's settings are invalid.
 #[derive(Debug, thiserror::Error)]
-pub enum BadControl {
-    /// Not a URL.
+pub enum EdgeConfigError {
+    /// The URL has the wrong form.
     #[error("--control must be http://HOST:PORT, is {0:?}")]
     Url(String),
-    /// A token that no header can carry.
+    /// The token is not a valid header value.
     #[error("--control-token-file must hold a token of visible ASCII characters")]
     Token,
 }
 
-impl Edge {
-    /// A client of the control API at `url` (`http://HOST:PORT`), which shows this token.
+impl EdgeClient {
+    /// Creates a client of the control API at `url` (`http://HOST:PORT`) with this token.
     ///
     /// # Errors
     ///
-    /// See [`BadControl`].
-    pub fn new(url: &str, token: Option<&str>) -> Result<Self, BadControl> {
-        let bad = || BadControl::Url(url.to_owned());
+    /// See [`EdgeConfigError`].
+    pub fn new(url: &str, token: Option<&str>) -> Result<Self, EdgeConfigError> {
+        let bad = || EdgeConfigError::Url(url.to_owned());
         let parts = url.parse::<Uri>().map_err(|_| bad())?.into_parts();
         let is_bare = parts.path_and_query.is_none_or(|path| path == "/");
         let is_plain = parts.scheme.is_some_and(|scheme| scheme.as_str() == "http");
         let authority = parts.authority.filter(|_| is_bare && is_plain).ok_or_else(bad)?;
         let token = token.map(str::trim).map(|token| {
-            let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| BadControl::Token)?;
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| EdgeConfigError::Token)?;
             value.set_sensitive(true);
             Ok(value)
         });
@@ -114,30 +114,30 @@ impl Edge {
         Ok(Self { client, authority, token: token.transpose()?, sales: Mutex::default() })
     }
 
-    /// Looks for an order among all sales.
+    /// Searches all sales for an order.
     ///
     /// # Errors
     ///
-    /// One of the sales did not say whether it has the order, and no other has it.
-    pub async fn find(&self, order: &OrderId) -> Result<Option<Order>, NoAnswer> {
-        let mut silent = None;
+    /// The lookup failed for one sale, and no other sale has the order.
+    pub async fn find(&self, order: &OrderId) -> Result<Option<Order>, EdgeError> {
+        let mut failed = None;
         for sale in self.sales().await? {
             match self.order(&sale, order).await {
                 Ok(Some(found)) => return Ok(Some(found)),
                 Ok(None) => {}
-                Err(error) => silent = Some(error),
+                Err(error) => failed = Some(error),
             }
         }
-        silent.map_or(Ok(None), Err)
+        failed.map_or(Ok(None), Err)
     }
 
-    /// An order as the ledger has it.
-    async fn order(&self, sale: &str, order: &OrderId) -> Result<Option<Order>, NoAnswer> {
+    /// Reads an order of a sale from the ledger.
+    async fn order(&self, sale: &str, order: &OrderId) -> Result<Option<Order>, EdgeError> {
         let (status, body) = self.ask(Method::GET, &path(sale, order, ""), None).await?;
         match status {
             StatusCode::OK => {
-                let document: Document = read(&body)?;
-                // What is left of an id that was given up is no order.
+                let document: OrderDocument = read(&body)?;
+                // A given-up id has a document with quantity 0.
                 let is_order = document.quantity > 0;
                 Ok(is_order.then_some(Order {
                     order_id: document.order_id,
@@ -156,50 +156,45 @@ impl Edge {
         }
     }
 
-    /// Takes a payment. The same may be asked again, and hears the same.
+    /// Confirms a payment. Repeated calls return the same outcome.
     ///
     /// # Errors
     ///
-    /// Nothing is known; ask again.
-    pub async fn confirm(&self, sale: &str, order: &OrderId, payment: &str) -> Result<Confirmed, NoAnswer> {
+    /// The outcome is unknown; call again.
+    pub async fn confirm(&self, sale: &str, order: &OrderId, payment: &str) -> Result<ConfirmOutcome, EdgeError> {
         let body = json!({ "payment": payment });
         let (status, body) = self.ask(Method::POST, &path(sale, order, "/confirm"), Some(&body)).await?;
         let text = |member: &str| body[member].as_str().map(str::to_owned);
         match (status, problem(&body)) {
-            (StatusCode::OK, _) if body["state"] == "PAID" => Ok(Confirmed::Paid),
-            (StatusCode::CONFLICT, "refund-due") => Ok(Confirmed::RefundDue {
+            (StatusCode::OK, _) if body["state"] == "PAID" => Ok(ConfirmOutcome::Paid),
+            (StatusCode::CONFLICT, "refund-due") => Ok(ConfirmOutcome::RefundDue {
                 reason: text("reason").unwrap_or_else(|| "refund-due".to_owned()),
                 payment: text("payment"),
             }),
-            // Only the order is unknown. An unknown sale is a fault of somebody's configuration.
+            // An unknown sale, in contrast, is a configuration error.
             (StatusCode::NOT_FOUND, "order-unknown") => {
-                Ok(Confirmed::RefundDue { reason: "order-unknown".to_owned(), payment: None })
+                Ok(ConfirmOutcome::RefundDue { reason: "order-unknown".to_owned(), payment: None })
             }
             _ => Err(unexpected(status, &body)),
         }
     }
 
-    /// Cancels an order. The same may be asked again, and hears the same.
+    /// Cancels an order. Repeated calls return the same outcome.
     ///
     /// # Errors
     ///
-    /// Nothing is known; ask again.
-    pub async fn cancel(&self, sale: &str, order: &OrderId) -> Result<Cancelled, NoAnswer> {
+    /// The outcome is unknown; call again.
+    pub async fn cancel(&self, sale: &str, order: &OrderId) -> Result<CancelOutcome, EdgeError> {
         let (status, body) = self.ask(Method::POST, &path(sale, order, "/cancel"), None).await?;
         let text = |member: &str| body[member].as_str().map(str::to_owned);
         match (status, problem(&body)) {
-            (StatusCode::OK, _) => Ok(Cancelled::Released { reason: text("reason") }),
-            (StatusCode::CONFLICT, "already-paid") => Ok(Cancelled::AlreadyPaid { payment: text("payment") }),
+            (StatusCode::OK, _) => Ok(CancelOutcome::Released { reason: text("reason") }),
+            (StatusCode::CONFLICT, "already-paid") => Ok(CancelOutcome::AlreadyPaid { payment: text("payment") }),
             _ => Err(unexpected(status, &body)),
         }
     }
 
-    /// The ids of all sales, up to ten seconds old.
-    ///
-    /// # Errors
-    ///
-    /// Nothing is known; ask again.
-    pub async fn sales(&self) -> Result<Vec<String>, NoAnswer> {
+    async fn sales(&self) -> Result<Vec<String>, EdgeError> {
         if let Ok(sales) = self.sales.lock()
             && let Some((at, sales)) = &*sales
             && at.elapsed() < SALES_AGE
@@ -215,8 +210,8 @@ impl Edge {
         Ok(names)
     }
 
-    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Value), NoAnswer> {
-        let fault = |error: &dyn std::fmt::Display| NoAnswer(error.to_string());
+    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Value), EdgeError> {
+        let fault = |error: &dyn std::fmt::Display| EdgeError(error.to_string());
         let mut request = Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.authority))
@@ -240,13 +235,14 @@ impl Edge {
         };
         let (status, body) = tokio::time::timeout(TIMEOUT, exchange)
             .await
-            .map_err(|_| fault(&format!("no answer in {TIMEOUT:?}")))??;
-        let document = serde_json::from_slice(&body).map_err(|error| fault(&format!("{status}, no JSON: {error}")))?;
+            .map_err(|_| fault(&format!("no response within {TIMEOUT:?}")))??;
+        let document =
+            serde_json::from_slice(&body).map_err(|error| fault(&format!("status {status}, invalid JSON: {error}")))?;
         Ok((status, document))
     }
 }
 
-/// Sales' ids and orders' ids have only characters that a path may have.
+/// Sale ids and order ids need no escaping in a path.
 fn path(sale: &str, order: &OrderId, step: &str) -> String {
     format!("/sales/{sale}/orders/{}{step}", order.as_str())
 }
@@ -255,10 +251,10 @@ fn problem(body: &Value) -> &str {
     body["type"].as_str().and_then(|name| name.strip_prefix("urn:spikegate:problem:")).unwrap_or_default()
 }
 
-fn read<'a, T: Deserialize<'a>>(body: &'a Value) -> Result<T, NoAnswer> {
-    T::deserialize(body).map_err(|error| NoAnswer(format!("its answer cannot be read: {error}")))
+fn read<'a, T: Deserialize<'a>>(body: &'a Value) -> Result<T, EdgeError> {
+    T::deserialize(body).map_err(|error| EdgeError(format!("invalid response: {error}")))
 }
 
-fn unexpected(status: StatusCode, body: &Value) -> NoAnswer {
-    NoAnswer(format!("{status}: {}", body["detail"].as_str().unwrap_or("no details")))
+fn unexpected(status: StatusCode, body: &Value) -> EdgeError {
+    EdgeError(format!("{status}: {}", body["detail"].as_str().unwrap_or("no details")))
 }

@@ -1,18 +1,17 @@
-//! The client of the service's own health, for `spikegate-orders --health`.
+//! The health check of `spikegate-orders --health`.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// How long each step may take; shorter than any supervisor waits.
+/// Timeout of each step; shorter than the timeouts of container supervisors.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Asks the service that listens at `address` whether it is alive. All addresses (0.0.0.0 or `[::]`) are asked at
-/// loopback.
+/// Sends a health check to the service at `address`. For an unspecified address (0.0.0.0 or `[::]`) it connects to loopback.
 ///
 /// # Errors
 ///
-/// It cannot be reached, or its answer is not 200.
+/// The service cannot be reached, or its status is not 200.
 pub fn ask(address: SocketAddr) -> io::Result<()> {
     let host: IpAddr = match address.ip() {
         ip if !ip.is_unspecified() => ip,

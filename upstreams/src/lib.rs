@@ -1,20 +1,18 @@
-//! The order service that stands behind Spikegate.
+//! Spikegate's order service.
 //!
-//! Without a database it is only the demo's backends: every path is answered with what arrived ([`echo`]), and every
-//! answer says which backend gave it, so that a client can count them. With one it keeps orders as well ([`api`]).
-//! [`page`] is where people buy, [`sales_page`] lists what is sold. [`server`] listens and ends cleanly; [`health`]
-//! asks whether it is alive.
+//! Without a database it is a demo backend: every path returns a description of the request ([`echo`]), and a header of each
+//! response names the backend, for clients that count them. With a database it also stores orders ([`api`]).
+//! [`page`] is the shop page. [`server`] listens and shuts down gracefully; [`health`] checks whether a service is alive.
 //!
 //! ```text
-//! edge ── signature ── delivery ── orders ────────┐
-//!                                                 ├── database
-//! buyer ── api ── cashier ── settlements ─────────┘
-//!                  ├── payment   whoever takes the money
-//!                  └── edge      the control API, the only way to the ledger
+//! edge ── signature ── delivery ── orders ──────────────┐
+//!                                                       ├── database
+//! buyer ── api ── settlement_worker ── settlements ─────┘
+//!                  ├── payment   the payment provider
+//!                  └── edge      the edge's control API, the only way to the ledger
 //! ```
 
 pub mod api;
-pub mod cashier;
 mod clock;
 pub mod database;
 pub mod delivery;
@@ -26,7 +24,7 @@ pub mod order;
 pub mod orders;
 pub mod page;
 pub mod payment;
-pub mod sales_page;
 pub mod server;
+pub mod settlement_worker;
 pub mod settlements;
 pub mod signature;

@@ -8,46 +8,47 @@ use std::sync::Arc;
 use axum::Router;
 use clap::Parser;
 use spikegate_orders::api::{self, Service};
-use spikegate_orders::cashier::Cashier;
 use spikegate_orders::database::Database;
-use spikegate_orders::edge::Edge;
-use spikegate_orders::payment::Demo;
+use spikegate_orders::edge::EdgeClient;
+use spikegate_orders::payment::DemoProvider;
+use spikegate_orders::settlement_worker::SettlementWorker;
 use spikegate_orders::signature::SecretFile;
-use spikegate_orders::{designs, echo, health, page, sales_page, server};
+use spikegate_orders::{designs, echo, health, page, server};
 
-/// The order service. With a database it keeps orders and takes payments; every other path is answered with what
-/// arrived, as the demo's backends do.
+/// Spikegate's order service. With a database it stores orders and takes payments. All other paths return a description of
+/// the request, as the demo's backends do.
 #[derive(Parser)]
 #[command(name = "spikegate-orders", version)]
 struct Arguments {
-    /// Where to listen; with port 0 the system chooses one, and the first line of output says which.
+    /// Address to listen on. With port 0 the system chooses a free port; the first line of output shows it.
     #[arg(long, env = "ORDERS_LISTEN", default_value = "127.0.0.1:3001", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Serve nothing, but ask the service that listens there whether it is alive; the exit code is 0 if it is. For the
-    /// health checks of containers.
+    /// Check the service that listens on this address instead of starting one. The exit code is 0 if it is alive. Meant for
+    /// container health checks.
     #[arg(long)]
     health: bool,
-    /// What every answer's X-Backend says; by default the address.
+    /// Value of the X-Backend response header [default: the listen address].
     #[arg(long, env = "ORDERS_NAME")]
     name: Option<String>,
-    /// Where orders are kept: sqlite:FILE, which processes of one machine may share, or postgres://... Without it there
-    /// are no orders.
+    /// Database for orders: sqlite:FILE, which processes on one machine can share, or postgres://... Without a database the
+    /// service stores no orders.
     #[arg(long, value_name = "URL")]
     database: Option<String>,
-    /// The edge's control listener.
+    /// URL of the edge's control listener.
     #[arg(long, default_value = "http://127.0.0.1:9180", value_name = "URL", requires = "database")]
     control: String,
-    /// A file with the token that the control listener demands, if it does.
+    /// File with the token of the control listener, if it requires one.
     #[arg(long, value_name = "FILE", requires = "database")]
     control_token_file: Option<PathBuf>,
-    /// The file with the secret that deliveries are signed with. The edge makes it; until then, deliveries are put off.
+    /// File with the secret that signs deliveries. The edge creates it. Until the file exists, deliveries get a 503 and the
+    /// edge retries them.
     #[arg(long, default_value = "data/delivery.secret", value_name = "FILE", requires = "database")]
     secret_file: PathBuf,
-    /// Who takes the money: demo, demo:approve, demo:decline, demo:slow=2s or demo:twice.
+    /// Payment provider: demo (the same as demo:approve), demo:decline, demo:slow=2s or demo:twice.
     #[arg(long, default_value = "demo", value_name = "PROVIDER", requires = "database")]
-    payment: Demo,
-    /// Also the two designs that Spikegate is compared with (docs/internals/designs.md), at /designs/. For measuring
-    /// only; needs PostgreSQL.
+    payment: DemoProvider,
+    /// Also the two designs that Spikegate is compared with (docs/internals/designs.md), at /designs/. For measuring only; needs
+    /// PostgreSQL.
     #[arg(long, requires = "database")]
     designs: bool,
 }
@@ -75,12 +76,11 @@ async fn run(arguments: Arguments) -> Result<(), String> {
         Some(url) => service(url, &arguments).await?,
         None => api::without_database(),
     };
-    let start = arguments.database.is_some().then_some(sales_page::PATH);
-    let routes = echo::routes(&name, start, service)?.merge(page::routes());
+    let routes = echo::routes(&name, service)?.merge(page::routes());
     server::serve(listener, routes).await.map_err(|error| error.to_string())
 }
 
-/// The order service proper, its worker going.
+/// Opens the database, starts the settlement worker and returns the routes.
 async fn service(database: &str, arguments: &Arguments) -> Result<Router, String> {
     let token = match &arguments.control_token_file {
         Some(file) => {
@@ -89,16 +89,15 @@ async fn service(database: &str, arguments: &Arguments) -> Result<Router, String
         }
         None => None,
     };
-    let edge = Arc::new(Edge::new(&arguments.control, token.as_deref()).map_err(|error| error.to_string())?);
+    let edge = Arc::new(EdgeClient::new(&arguments.control, token.as_deref()).map_err(|error| error.to_string())?);
     let designs = if arguments.designs {
         designs::routes(database).await.map_err(|error| error.to_string())?
     } else {
         Router::new()
     };
     let database = Database::open(database).await.map_err(|error| error.to_string())?;
-    let cashier = Arc::new(Cashier::new(database.clone(), Arc::clone(&edge), Box::new(arguments.payment)));
-    tokio::spawn(Arc::clone(&cashier).work());
+    let worker = Arc::new(SettlementWorker::new(database.clone(), Arc::clone(&edge), Box::new(arguments.payment)));
+    tokio::spawn(Arc::clone(&worker).work());
     let secret = SecretFile::new(arguments.secret_file.clone());
-    let pages = sales_page::routes(Arc::clone(&edge));
-    Ok(api::routes(Service { database, edge, cashier, secret }).merge(pages).merge(designs))
+    Ok(api::routes(Service { database, edge, worker, secret }).merge(designs))
 }

@@ -8,20 +8,20 @@ use serde::{Deserialize, Serialize, Serializer};
 #[serde(try_from = "String")]
 pub struct OrderId(String);
 
-/// What is no order's id.
+/// The text is not an order id.
 #[derive(Debug, thiserror::Error)]
 #[error("must be 32 hexadecimal digits in lower case")]
-pub struct BadOrderId;
+pub struct InvalidOrderId;
 
 impl OrderId {
-    /// Reads an id; none if it is not one.
+    /// Parses an id.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         (text.len() == 32 && text.bytes().all(digit)).then(|| Self(text.to_owned()))
     }
 
-    /// Its text.
+    /// The 32 digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -29,22 +29,22 @@ impl OrderId {
 }
 
 impl TryFrom<String> for OrderId {
-    type Error = BadOrderId;
+    type Error = InvalidOrderId;
 
-    fn try_from(text: String) -> Result<Self, BadOrderId> {
-        Self::parse(&text).ok_or(BadOrderId)
+    fn try_from(text: String) -> Result<Self, InvalidOrderId> {
+        Self::parse(&text).ok_or(InvalidOrderId)
     }
 }
 
-/// How far an order has come.
+/// The state of an order in the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum OrderState {
-    /// Its tickets are kept for its buyer.
+    /// Its tickets are reserved for the buyer.
     Held,
-    /// Its tickets were given back.
+    /// Its tickets are on sale again.
     Released,
-    /// It is paid.
+    /// Paid; final.
     Paid,
 }
 
@@ -55,21 +55,21 @@ pub struct Order {
     pub order_id: OrderId,
     /// The sale's id.
     pub sale: String,
-    /// Who bought, if it was said.
+    /// The buyer's id, unless the purchase was anonymous.
     pub buyer: Option<String>,
     /// How many tickets.
     pub quantity: i64,
-    /// How far it has come.
+    /// Its state.
     pub state: OrderState,
-    /// When its hold ends, in ms since 1970; unknown if the event that said so was never delivered.
+    /// End of the hold in ms since 1970; unknown until the `held` event was delivered.
     #[serde(rename = "expires_at", serialize_with = "optional_time")]
     pub expires_at_ms: Option<i64>,
     /// Why it was released.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The payment that paid it, or else the newest that was tried.
+    /// The payment that paid it, otherwise the newest attempt.
     pub payment: Option<Payment>,
-    /// When it last changed, in ms since 1970.
+    /// Last change in ms since 1970.
     #[serde(rename = "updated_at", serialize_with = "optional_time")]
     pub updated_at_ms: Option<i64>,
 }
@@ -81,7 +81,7 @@ pub struct Payment {
     pub id: String,
     /// pending, paid, declined, refund_due or refunded.
     pub state: String,
-    /// Why the money goes back.
+    /// Why the money is refunded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

@@ -1,18 +1,18 @@
-//! Orders as the database has them.
+//! Orders in the database.
 //!
-//! # Whose word counts
+//! # Which update wins
 //!
-//! The ledger decides; this is its copy, and two ways lead into it. **Deliveries** carry the number of the log entry: a
-//! row remembers the number of the last event that it took, and takes only newer ones. **Answers of the control API**
-//! to `confirm` and `cancel` come sooner and carry no number. So that an older event which is delivered after such an
-//! answer does not undo it, one rule holds for both, and it is true of the ledger itself:
+//! The ledger decides; the database has a copy with two sources. **Deliveries** carry the number of the log entry: a row
+//! stores the number of the last event applied to it, and only newer events change the row. **Responses of the control API**
+//! to `confirm` and `cancel` arrive sooner and carry no number. An older event that is delivered after such a response must
+//! not undo it. One rule prevents this for both sources, and the ledger obeys it as well:
 //!
-//! > An order goes from HELD to RELEASED to PAID, may leave out a step, and never goes back.
+//! > An order goes from HELD to RELEASED to PAID. It can skip a state, and it never goes back.
 //!
-//! (RELEASED to PAID is the payment that came late and took the order back.) Hence PAID is final, and an event that
-//! comes after it only moves the row's number on. An answer RELEASED changes a row that is HELD, and nothing else; the
-//! only event older than a release is the `held` that made the row, and that is not newer than the row. An answer
-//! leaves the row's number as it is, so that every event that the row has not seen is still looked at.
+//! (RELEASED to PAID is a late payment that took the order back.) Therefore PAID is final, and a later event only advances
+//! the row's number. A RELEASED response changes only rows that are HELD; the only event older than a release is the `held`
+//! that created the row, and it is not newer than the row. Responses do not change the row's number: events that the row has
+//! not seen are still applied.
 
 use serde::Serialize;
 use sqlx::any::AnyRow;
@@ -23,10 +23,10 @@ use crate::delivery::Delivery;
 use crate::order::{Order, OrderId, OrderState, Payment, optional_time};
 use crate::settlements;
 
-/// The most orders that a buyer is shown.
+/// Maximum number of orders in a buyer's list.
 pub const LIST_MAX: i64 = 100;
 
-/// Rows out of one JSON parameter, so that a delivery of any length is one statement of one text, prepared once.
+/// Reads the rows from one JSON parameter: deliveries of every length share one prepared statement.
 macro_rules! apply {
     ($row:literal, $from:literal) => {
         concat!(
@@ -61,17 +61,17 @@ const APPLY_POSTGRES: &str = apply!(
      expires_at_ms bigint, reason text, payment text, created_at_ms bigint, updated_at_ms bigint)"
 );
 
-/// Applies a delivery in one transaction. Once this returns, it is on disk, as durably as the database is set up. One
-/// without events only finds out whether the database can be written to.
+/// Applies a delivery in one transaction. When this returns, the transaction is as durable as the database is configured to
+/// be. A delivery without events only tests whether the database is writable.
 ///
 /// # Errors
 ///
-/// The database failed. Then nothing was applied, or it is not known; the delivery may be applied again.
+/// The database failed, and it is unknown whether the delivery was applied. Applying it again is safe.
 pub async fn apply(database: &Database, delivery: &Delivery) -> sqlx::Result<()> {
     let mut transaction = database.write().await?;
-    if !delivery.lines.is_empty() {
-        let lines: Vec<_> = delivery.lines.values().collect();
-        let lines = serde_json::to_string(&lines).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    if !delivery.updates.is_empty() {
+        let updates: Vec<_> = delivery.updates.values().collect();
+        let updates = serde_json::to_string(&updates).map_err(|error| sqlx::Error::Encode(error.into()))?;
         let statement = match database.dialect() {
             Dialect::Sqlite => APPLY_SQLITE,
             Dialect::Postgres => APPLY_POSTGRES,
@@ -79,14 +79,14 @@ pub async fn apply(database: &Database, delivery: &Delivery) -> sqlx::Result<()>
         sqlx::query(statement)
             .bind(&delivery.sale)
             .bind(&delivery.epoch)
-            .bind(lines)
+            .bind(updates)
             .execute(&mut *transaction)
             .await?;
     }
     transaction.commit().await
 }
 
-/// What the ledger answered: paid, by this payment.
+/// Stores the ledger's response: the order was paid by this payment.
 pub(crate) async fn paid(
     transaction: &mut Transaction<'static, Any>,
     sale: &str,
@@ -100,7 +100,7 @@ pub(crate) async fn paid(
     query.execute(&mut **transaction).await.map(drop)
 }
 
-/// What the ledger answered: released, for this reason if it said so.
+/// Stores the ledger's response: the order was released, for this reason if the response has one.
 pub(crate) async fn released(
     transaction: &mut Transaction<'static, Any>,
     sale: &str,
@@ -114,8 +114,8 @@ pub(crate) async fn released(
     query.execute(&mut **transaction).await.map(drop)
 }
 
-/// The payment is the one that paid, or else the newest. Order and sale are named twice, for an index: by its id alone,
-/// PostgreSQL looks for it in all settlements until it has counted them, a minute or more after the first.
+/// Joins the payment that paid the order, otherwise the newest. The condition repeats order and sale for the index: with the
+/// id alone, PostgreSQL scans all settlements until its first statistics exist, which takes a minute or more.
 macro_rules! select {
     ($which:literal) => {
         concat!(
@@ -131,7 +131,7 @@ macro_rules! select {
     };
 }
 
-/// The order of this id.
+/// Finds an order by id.
 ///
 /// # Errors
 ///
@@ -142,7 +142,7 @@ pub async fn find(database: &Database, id: &OrderId) -> sqlx::Result<Option<Orde
     row.as_ref().map(order).transpose()
 }
 
-/// The orders of a buyer, newest first, at most [`LIST_MAX`].
+/// Returns a buyer's orders, newest first, at most [`LIST_MAX`].
 ///
 /// # Errors
 ///
@@ -153,11 +153,11 @@ pub async fn of_buyer(database: &Database, buyer: &str) -> sqlx::Result<Vec<Orde
     rows.iter().map(order).collect()
 }
 
-/// An order as an edge is told of it.
+/// An order as edges receive it during a reconciliation.
 #[derive(Debug, Clone, Serialize)]
-pub struct Known {
+pub struct StoredOrder {
     order_id: OrderId,
-    /// The log entry of the last event that was applied.
+    /// The log entry of the last event applied to the order.
     seq: i64,
     state: OrderState,
     quantity: i64,
@@ -168,7 +168,7 @@ pub struct Known {
     payment: Option<String>,
 }
 
-/// The newest log entry of a sale that was applied to an order, of whichever epoch if none is named; 0 for none.
+/// Returns the newest log entry applied to an order of the sale, in all epochs if none is given; 0 if there is none.
 ///
 /// # Errors
 ///
@@ -183,21 +183,27 @@ pub async fn newest_entry(database: &Database, sale: &str, epoch: Option<&str>) 
     query.fetch_one(database.read()).await?.try_get("seq")
 }
 
-/// Orders of a sale by their ids, those behind `after`, at most `limit`.
+/// Returns at most `limit` orders of a sale with ids greater than `after`, in the order of their ids.
 ///
 /// # Errors
 ///
 /// The database failed.
-pub async fn page(database: &Database, sale: &str, epoch: &str, after: &str, limit: u32) -> sqlx::Result<Vec<Known>> {
+pub async fn page(
+    database: &Database,
+    sale: &str,
+    epoch: &str,
+    after: &str,
+    limit: u32,
+) -> sqlx::Result<Vec<StoredOrder>> {
     let statement = "SELECT order_id, seq, state, quantity, buyer, expires_at_ms, reason, payment FROM orders
                      WHERE sale = $1 AND epoch = $2 AND order_id > $3 ORDER BY order_id LIMIT $4";
     let query = sqlx::query(statement).bind(sale).bind(epoch).bind(after).bind(i64::from(limit));
-    query.fetch_all(database.read()).await?.iter().map(known).collect()
+    query.fetch_all(database.read()).await?.iter().map(stored_order).collect()
 }
 
-fn known(row: &AnyRow) -> sqlx::Result<Known> {
+fn stored_order(row: &AnyRow) -> sqlx::Result<StoredOrder> {
     let id: String = row.try_get("order_id")?;
-    Ok(Known {
+    Ok(StoredOrder {
         order_id: OrderId::parse(&id).ok_or_else(|| decode(format!("an order has the id {id:?}")))?,
         seq: row.try_get("seq")?,
         state: state(row)?,
@@ -226,7 +232,7 @@ fn order(row: &AnyRow) -> sqlx::Result<Order> {
         None => match row.try_get::<Option<String>, _>("tried")? {
             Some(id) => Some(Payment {
                 id,
-                state: settlements::shown(&row.try_get::<String, _>("tried_state")?).to_owned(),
+                state: settlements::public_state(&row.try_get::<String, _>("tried_state")?).to_owned(),
                 reason: row.try_get("tried_reason")?,
             }),
             None => None,

@@ -1,7 +1,7 @@
-//! The page where people buy: `GET /shop/{sale}`, and what it is made of under `/shop/assets/`.
+//! The shop page: `GET /shop/{sale}`, with its assets under `/shop/assets/`.
 //!
-//! All of it is in the binary. The page is the same for everybody: what is left, orders and payments it asks for
-//! itself, at the edge. It buys at `/buy/{sale}`, the path that a sale has unless its configuration says otherwise.
+//! The binary contains all files. The HTML is the same for all buyers: its scripts request stock, orders and payments from
+//! the edge. It buys at `/buy/{sale}`, the default path of a sale.
 
 use axum::Router;
 use axum::extract::Path;
@@ -14,18 +14,18 @@ use axum::routing::get;
 
 const PAGE: &str = include_str!("../page/shop.html");
 
-/// What the page may do: load its own scripts and styles, and ask the host that it came from. Texts from outside can
-/// then never become script, and no other site can show the page in a frame.
-pub(crate) const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+/// Allows the page to load its own scripts and styles and to send requests to its own host. Text from outside cannot run as
+/// script, and other sites cannot embed the page in a frame.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
      form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
      trusted-types 'none'";
 
-/// A browser may keep it, and asks each time whether it is still the same.
+/// Browsers may cache the response but must revalidate it.
 const ASK_AGAIN: &str = "no-cache";
-/// A browser never asks again: other content has another path. One year, the longest that RFC 9111 has a use for.
+/// Browsers need not revalidate: new content has a new path. One year is the customary maximum.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
 
-pub(crate) const HTML: &str = "text/html; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 struct Asset {
@@ -56,8 +56,7 @@ const ASSETS: [Asset; 13] = [
     asset!("zh.js", SCRIPT),
 ];
 
-/// Names the content of page and assets together: the page names the folder of its assets by it, so that what a browser
-/// keeps never mixes two releases.
+/// Hash of the page and all assets. It is part of the asset paths: a browser cache never mixes two releases.
 const VERSION: u64 = {
     let mut hash = fnv1a(FNV_OFFSET, PAGE);
     let mut at = 0;
@@ -70,7 +69,7 @@ const VERSION: u64 = {
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 
-/// FNV-1a with 64 bits (Fowler, Noll, Vo): it tells releases apart, keeps no secret, and the compiler can compute it.
+/// 64-bit FNV-1a: it distinguishes releases, needs no secrecy, and can be computed at compile time.
 const fn fnv1a(mut hash: u64, text: &str) -> u64 {
     let bytes = text.as_bytes();
     let mut at = 0;
@@ -81,7 +80,7 @@ const fn fnv1a(mut hash: u64, text: &str) -> u64 {
     hash
 }
 
-pub(crate) fn version() -> String {
+fn version() -> String {
     format!("{VERSION:016x}")
 }
 
@@ -92,10 +91,10 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
 
 async fn page(Path(sale): Path<String>, headers: HeaderMap) -> Response {
     if !is_sale_id(&sale) {
-        return (StatusCode::NOT_FOUND, "a sale's id is 1 to 64 of a-z, 0-9, - and _\n").into_response();
+        return (StatusCode::NOT_FOUND, "a sale id has 1 to 64 characters of a-z, 0-9, - and _\n").into_response();
     }
     let version = version();
-    // The ids that are allowed cannot be anything but text in HTML.
+    // Valid sale ids contain no characters that are special in HTML.
     let html = PAGE
         .replace("{{buy_path}}", &format!("/buy/{sale}"))
         .replace("{{sale}}", &sale)
@@ -106,16 +105,16 @@ async fn page(Path(sale): Path<String>, headers: HeaderMap) -> Response {
 
 async fn asset(Path((asked_version, name)): Path<(String, String)>, headers: HeaderMap) -> Response {
     let Some(asset) = ASSETS.iter().find(|asset| asset.name == name) else {
-        return (StatusCode::NOT_FOUND, "the page has no such part\n").into_response();
+        return (StatusCode::NOT_FOUND, "no such asset\n").into_response();
     };
     let version = version();
-    // While backends are replaced one by one, a page of one release may ask another release for its parts. It gets
-    // what there is, but does not keep it.
+    // During a rolling upgrade the page of one release may request assets from another. It gets them, but may not cache
+    // them.
     let lifetime = if asked_version == version { FOR_EVER } else { ASK_AGAIN };
     kept(&headers, &version, asset.content_type, lifetime, asset.text)
 }
 
-/// The content, or that it is still the same (RFC 9110, 13.1.2).
+/// Returns the content, or 304 if the client has it (RFC 9110, 13.1.2).
 fn kept(
     asked: &HeaderMap,
     version: &str,
@@ -132,14 +131,14 @@ fn kept(
     if is_known {
         return (StatusCode::NOT_MODIFIED, common).into_response();
     }
-    // Behind the content, so that its own type, plain text, is replaced.
+    // Replaces the content type that axum sets for text.
     let mut answer = content.into_response();
     answer.headers_mut().remove(CONTENT_TYPE);
     (common, [(CONTENT_TYPE, content_type)], answer).into_response()
 }
 
-/// As the edge's configuration has it.
-pub(crate) fn is_sale_id(id: &str) -> bool {
+/// The same rule as in the edge's configuration.
+fn is_sale_id(id: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
     (1..=64).contains(&id.len()) && id.bytes().all(plain)
 }

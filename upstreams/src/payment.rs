@@ -1,16 +1,16 @@
-//! The port to whoever takes the money.
+//! The interface to payment providers.
 
 mod demo;
 
 use async_trait::async_trait;
 
-pub use demo::Demo;
+pub use demo::DemoProvider;
 
-/// What is to be paid.
+/// A payment to execute.
 #[derive(Debug, Clone)]
 pub struct Charge {
-    /// The payment's own id, 32 hexadecimal digits. A provider that is asked twice under one id takes the money once,
-    /// and answers both times what came of it.
+    /// The payment's id, 32 hexadecimal digits. A provider that receives one id twice takes the money once and returns the same
+    /// outcome both times.
     pub payment: String,
     /// The order's id.
     pub order: String,
@@ -20,45 +20,45 @@ pub struct Charge {
     pub quantity: i64,
 }
 
-/// What came of a charge.
+/// The outcome of a charge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The provider has the money.
     Paid,
-    /// It will not take any under this id.
+    /// The provider takes no money for this id.
     Declined,
 }
 
-/// The provider did not say what came of it. Asking again under the same id is safe.
+/// The outcome is unknown. Retrying with the same id is safe.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct NoAnswer(pub String);
+pub struct ProviderError(pub String);
 
-/// Where a provider tells, at any time and as often as it likes, what came of a charge.
+/// Receives outcomes from a provider at any time, any number of times.
 #[async_trait]
-pub trait Reports: Send + Sync {
-    /// Takes note of a verdict.
+pub trait ReportReceiver: Send + Sync {
+    /// Stores an outcome.
     ///
     /// # Errors
     ///
-    /// It could not be noted, so it has to be told again.
-    async fn report(&self, payment: &str, verdict: Verdict) -> Result<(), NoAnswer>;
+    /// It could not be stored; the provider must report it again.
+    async fn report(&self, payment: &str, verdict: Verdict) -> Result<(), ProviderError>;
 }
 
 /// A payment provider.
 #[async_trait]
 pub trait Provider: Send + Sync {
-    /// Takes the money, and answers or reports what came of it.
+    /// Takes the money and returns or reports the outcome.
     ///
     /// # Errors
     ///
     /// The outcome is unknown.
-    async fn charge(&self, charge: &Charge, reports: &dyn Reports) -> Result<Verdict, NoAnswer>;
+    async fn charge(&self, charge: &Charge, reports: &dyn ReportReceiver) -> Result<Verdict, ProviderError>;
 
-    /// Gives back all that was taken under this payment's id; once, however often it is asked.
+    /// Refunds the money taken for this payment. Repeated calls refund it once.
     ///
     /// # Errors
     ///
     /// The outcome is unknown.
-    async fn refund(&self, payment: &str) -> Result<(), NoAnswer>;
+    async fn refund(&self, payment: &str) -> Result<(), ProviderError>;
 }

@@ -1,4 +1,4 @@
-//! Listens, says so, serves, and ends when it is told to.
+//! Listens, serves and shuts down gracefully.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -10,25 +10,25 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// How long requests under way may take to end once the process was told to.
+/// How long requests in progress may take to finish after a stop signal.
 pub const GRACE: Duration = Duration::from_secs(5);
 
-/// Takes the address.
+/// Binds the address.
 ///
 /// # Errors
 ///
-/// It cannot be had; the message names it.
+/// The address cannot be bound; the message names it.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))
 }
 
-/// Serves until SIGTERM or SIGINT, then lets requests under way end, for as long as [`GRACE`].
+/// Serves until SIGTERM or SIGINT, then waits at most [`GRACE`] for requests in progress.
 ///
-/// Once it is ready, it writes `listening on ADDRESS` to standard output, with the port that it really has.
+/// When it is ready it writes `listening on ADDRESS` to standard output, with the actual port.
 ///
 /// # Errors
 ///
-/// No signal handler could be set up, or standard output is closed.
+/// A signal handler cannot be installed, or standard output is closed.
 pub async fn serve(listener: TcpListener, routes: Router) -> io::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (stop, stopping) = oneshot::channel::<()>();
@@ -38,11 +38,11 @@ pub async fn serve(listener: TcpListener, routes: Router) -> io::Result<()> {
     output.flush()?;
 
     let listener = listener.tap_io(|connection| {
-        // Only a hint: a connection on which it fails is served all the same.
+        // An optimization: if it fails, the connection is served anyway.
         let _ = connection.set_nodelay(true);
     });
     let server = axum::serve(listener, routes).with_graceful_shutdown(async move {
-        // Whether the sender spoke or went away, it is the end.
+        // A dropped sender also means stop.
         let _ = stopping.await;
     });
     let mut server = std::pin::pin!(server.into_future());
@@ -56,7 +56,7 @@ pub async fn serve(listener: TcpListener, routes: Router) -> io::Result<()> {
     match tokio::time::timeout(GRACE, server).await {
         Ok(ended) => ended,
         Err(_) => {
-            log::warn!("requests still under way after {GRACE:?} are given up");
+            log::warn!("aborted requests that were still in progress {GRACE:?} after the stop signal");
             Ok(())
         }
     }

@@ -1,4 +1,4 @@
-//! Payments and cancellations as the database has them: everything that is done to end an order's hold.
+//! Settlements in the database. A settlement is a payment or a cancellation: it ends an order's hold.
 //!
 //! ```text
 //! payment        pending ──▶ charged ──▶ paid
@@ -8,16 +8,17 @@
 //!                   └──▶ refused
 //! ```
 //!
-//! A settlement is written before anybody is asked anything. `pending`: the provider may have been asked. `charged`: it
-//! has the money; the ledger may have been asked. Its id is what makes asking either of them again harmless.
+//! A settlement is stored before the provider or the ledger gets a request. `pending`: the provider may have received the
+//! charge. `charged`: the provider has the money, and the ledger may have received the confirmation. Both identify requests
+//! by the settlement's id, so retries are safe.
 //!
-//! At most one settlement of an order can be under way or have succeeded: the database has a unique index on those that
-//! are pending, charged, paid, cancelling or cancelled. So the second of two clicks finds the first one's payment and
-//! joins it, and an order that is being cancelled cannot be charged.
+//! At most one settlement of an order can be in progress or successful: the database has a unique index on those that are
+//! pending, charged, paid, cancelling or cancelled. A second click joins the payment of the first, and an order that is being
+//! cancelled cannot be charged.
 //!
-//! Whoever works on a settlement has its lease: `due_at_ms` lies ahead, and until then nobody else touches it. If its
-//! process dies, the time comes, and another takes over. Each step names the state that it leaves, so even two who work
-//! on one cannot take a step twice.
+//! A worker holds a lease on its settlement until `due_at_ms`; other workers skip it until then. If the worker's process
+//! dies, the lease expires and another worker takes over. Each step names the state that it leaves: two workers cannot take
+//! the same step twice.
 
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row, Transaction};
@@ -27,22 +28,22 @@ use crate::database::Database;
 use crate::order::{OrderId, Payment};
 use crate::payment::Verdict;
 
-/// How long a lease is, counted anew with every step; longer than any one step may take. The clocks of the machines
-/// that share a database should differ by much less.
+/// Duration of a lease; each step renews it, and no step may take longer. The clocks of machines that share a database should
+/// differ by much less.
 pub(crate) const LEASE_MS: i64 = 10_000;
 
-/// What a settlement wants to be.
+/// What a settlement does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum SettlementKind {
     /// A payment.
     Pay,
     /// A cancellation.
     Cancel,
 }
 
-/// How far a settlement has come.
+/// The state of a settlement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the module's text has them in their order")]
+#[allow(missing_docs, reason = "the module documentation shows them")]
 pub enum SettlementState {
     Pending,
     Charged,
@@ -74,17 +75,16 @@ impl SettlementState {
         }
     }
 
-    /// Whether its outcome is known to whoever asked for it. Money that is due back is still on its way.
+    /// Whether the outcome for the buyer is final. A refund may still be in progress.
     #[must_use]
     pub fn is_decided(self) -> bool {
         !matches!(self, Pending | Charged | Cancelling)
     }
 }
 
-/// A payment's state in the words of the API: whether the money was taken or not, it is pending until the ledger has
-/// decided.
+/// Maps a payment's state to the API: a payment stays pending until the ledger has decided, even if the money was taken.
 #[must_use]
-pub fn shown(state: &str) -> &str {
+pub fn public_state(state: &str) -> &str {
     if state == Charged.text() { Pending.text() } else { state }
 }
 
@@ -99,26 +99,26 @@ pub struct Settlement {
     pub sale: String,
     /// How many tickets.
     pub quantity: i64,
-    /// How far it has come.
+    /// Its state.
     pub state: SettlementState,
-    /// Why the money goes back.
+    /// Why the money is refunded.
     pub reason: Option<String>,
-    /// How often somebody has begun to work on it.
+    /// How many workers have leased it so far.
     pub attempts: i64,
 }
 
 impl Settlement {
-    /// As the buyer sees it.
+    /// The settlement as buyers see it.
     #[must_use]
     pub fn as_payment(&self) -> Payment {
-        let state = shown(self.state.text()).to_owned();
+        let state = public_state(self.state.text()).to_owned();
         Payment { id: self.id.clone(), state, reason: self.reason.clone() }
     }
 }
 
-/// What is to be settled.
+/// The order to settle.
 #[derive(Debug, Clone, Copy)]
-pub struct Order<'a> {
+pub struct OrderRef<'a> {
     /// Its id.
     pub id: &'a OrderId,
     /// The sale's id.
@@ -127,16 +127,16 @@ pub struct Order<'a> {
     pub quantity: i64,
 }
 
-/// What came of the wish for a settlement.
+/// The result of [`begin`].
 #[derive(Debug)]
-pub enum Begun {
-    /// It is new, and whoever wished for it has the lease.
+pub enum BeginResult {
+    /// A new settlement; the caller holds its lease.
     New(Settlement),
-    /// Another is under way or has succeeded, or the same was wished for before.
+    /// An earlier settlement is in progress or successful, or has the same idempotency key.
     Existing(Settlement),
 }
 
-/// The right to work on settlements for a while.
+/// A time-limited exclusive right to work on settlements.
 #[derive(Debug, Clone)]
 pub(crate) struct Lease {
     token: String,
@@ -145,7 +145,7 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// A new one from now on.
+    /// A lease that starts now.
     pub(crate) fn new() -> Self {
         let now_ms = now_ms();
         Self { token: format!("{:032x}", rand::random::<u128>()), now_ms, until_ms: now_ms + LEASE_MS }
@@ -158,25 +158,24 @@ macro_rules! select {
     };
 }
 
-/// Writes a new settlement, unless there is one already.
+/// Stores a new settlement unless one exists.
 pub(crate) async fn begin(
     database: &Database,
-    wish: Wish,
-    order: Order<'_>,
+    kind: SettlementKind,
+    order: OrderRef<'_>,
     key: Option<&str>,
     lease: &Lease,
-) -> sqlx::Result<Begun> {
+) -> sqlx::Result<BeginResult> {
     let mut transaction = database.write().await?;
     if let Some(key) = key
         && let Some(known) = by_key(&mut transaction, order, key).await?
     {
-        return Ok(Begun::Existing(known));
+        return Ok(BeginResult::Existing(known));
     }
     let id = format!("{:032x}", rand::random::<u128>());
-    let state = if wish == Wish::Pay { Pending } else { Cancelling };
-    // Whoever loses a race against another transaction waits for its end here, and then finds what it wrote. Should
-    // that have ended in between (a payment that was declined at once), there is nothing to find, and it is tried
-    // again.
+    let state = if kind == SettlementKind::Pay { Pending } else { Cancelling };
+    // After losing a race, the INSERT waits for the other transaction and the SELECT finds its settlement. If that one has
+    // already failed (a payment that was declined at once), the SELECT finds nothing, and the INSERT is tried again.
     for _ in 0..5 {
         let statement =
             "INSERT INTO settlements (id, order_id, sale, quantity, state, idempotency_key, attempts, lease,
@@ -188,27 +187,27 @@ pub(crate) async fn begin(
             transaction.commit().await?;
             let (id, sale) = (id.clone(), order.sale.to_owned());
             let (order, quantity) = (order.id.clone(), order.quantity);
-            return Ok(Begun::New(Settlement { id, order, sale, quantity, state, reason: None, attempts: 1 }));
+            return Ok(BeginResult::New(Settlement { id, order, sale, quantity, state, reason: None, attempts: 1 }));
         }
         if let Some(key) = key
             && let Some(known) = by_key(&mut transaction, order, key).await?
         {
-            return Ok(Begun::Existing(known));
+            return Ok(BeginResult::Existing(known));
         }
         let statement = select!(
             "WHERE order_id = $1 AND sale = $2 AND state IN ('pending', 'charged', 'paid', 'cancelling', 'cancelled')"
         );
         let query = sqlx::query(statement).bind(order.id.as_str()).bind(order.sale);
         if let Some(row) = query.fetch_optional(&mut *transaction).await? {
-            return Ok(Begun::Existing(settlement(&row)?));
+            return Ok(BeginResult::Existing(settlement(&row)?));
         }
     }
-    Err(sqlx::Error::Protocol("the settlements of an order change faster than they can be read".to_owned()))
+    Err(sqlx::Error::Protocol("the settlements of this order keep changing".to_owned()))
 }
 
 async fn by_key(
     transaction: &mut Transaction<'static, Any>,
-    order: Order<'_>,
+    order: OrderRef<'_>,
     key: &str,
 ) -> sqlx::Result<Option<Settlement>> {
     let statement = select!("WHERE order_id = $1 AND sale = $2 AND idempotency_key = $3");
@@ -216,13 +215,13 @@ async fn by_key(
     query.fetch_optional(&mut **transaction).await?.as_ref().map(settlement).transpose()
 }
 
-/// The settlement of this id.
+/// Finds a settlement by id.
 pub(crate) async fn get(database: &Database, id: &str) -> sqlx::Result<Option<Settlement>> {
     let query = sqlx::query(select!("WHERE id = $1")).bind(id);
     query.fetch_optional(database.read()).await?.as_ref().map(settlement).transpose()
 }
 
-/// The newest payment of an order, with which a payment was tried, whatever became of it.
+/// Returns the payment that paid the order, otherwise the newest attempt in any state.
 pub(crate) async fn newest_payment(
     database: &Database,
     order: &OrderId,
@@ -236,7 +235,7 @@ pub(crate) async fn newest_payment(
     query.fetch_optional(database.read()).await?.as_ref().map(settlement).transpose()
 }
 
-/// The payment that was wished for under this key.
+/// Finds the payment with this idempotency key.
 pub(crate) async fn payment_of_key(
     database: &Database,
     order: &OrderId,
@@ -248,7 +247,7 @@ pub(crate) async fn payment_of_key(
     query.fetch_optional(database.read()).await?.as_ref().map(settlement).transpose()
 }
 
-/// Takes up to `count` settlements that nobody works on.
+/// Leases at most `count` settlements that are due.
 pub(crate) async fn claim(database: &Database, count: usize, lease: &Lease) -> sqlx::Result<Vec<Settlement>> {
     let statement = select!(
         "WHERE state IN ('pending', 'charged', 'refund_due', 'cancelling') AND due_at_ms <= $1
@@ -263,7 +262,7 @@ pub(crate) async fn claim(database: &Database, count: usize, lease: &Lease) -> s
     let mut transaction = database.write().await?;
     for row in &due {
         let settlement = settlement(row)?;
-        // Another process may have been faster, and may even have got further.
+        // Another process may have leased it in between, or changed its state.
         let statement = "UPDATE settlements SET lease = $3, due_at_ms = $4, attempts = attempts + 1
                          WHERE id = $1 AND due_at_ms <= $2 AND state = $5";
         let query = sqlx::query(statement).bind(&settlement.id).bind(lease.now_ms).bind(&lease.token);
@@ -276,7 +275,7 @@ pub(crate) async fn claim(database: &Database, count: usize, lease: &Lease) -> s
     Ok(claimed)
 }
 
-/// Takes one step, and keeps the lease for another while. Whether it was taken: not if the state was left already.
+/// Changes the state and renews the lease. Returns false if the settlement has already left the old state.
 pub(crate) async fn step(
     transaction: &mut Transaction<'static, Any>,
     settlement: &Settlement,
@@ -292,8 +291,8 @@ pub(crate) async fn step(
     Ok(done.rows_affected() == 1)
 }
 
-/// Gives the lease back; anybody may go on after `wait_ms`.
-pub(crate) async fn put_off(database: &Database, id: &str, lease: &Lease, wait_ms: i64) -> sqlx::Result<()> {
+/// Returns the lease; workers can take the settlement again after `wait_ms`.
+pub(crate) async fn postpone(database: &Database, id: &str, lease: &Lease, wait_ms: i64) -> sqlx::Result<()> {
     let mut transaction = database.write().await?;
     let statement = "UPDATE settlements SET lease = NULL, due_at_ms = $3 WHERE id = $1 AND lease = $2";
     let query = sqlx::query(statement).bind(id).bind(&lease.token).bind(now_ms() + wait_ms);
@@ -301,14 +300,14 @@ pub(crate) async fn put_off(database: &Database, id: &str, lease: &Lease, wait_m
     transaction.commit().await
 }
 
-/// Whether this lease still holds.
+/// Whether this lease is still valid.
 pub(crate) async fn is_leased(database: &Database, id: &str, lease: &Lease) -> sqlx::Result<bool> {
     let query = sqlx::query("SELECT id FROM settlements WHERE id = $1 AND lease = $2").bind(id).bind(&lease.token);
     Ok(query.fetch_optional(database.read()).await?.is_some())
 }
 
-/// Notes what a provider reported of its own accord. A payment that was declined and paid for after all is to be given
-/// back, since its buyer was told that it failed; whatever else comes after a decision changes nothing.
+/// Stores a provider's report. If a declined payment turns out to be paid, it is refunded, because the buyer was told that it
+/// failed. Other reports after a decision change nothing.
 pub(crate) async fn report(database: &Database, id: &str, verdict: Verdict) -> sqlx::Result<()> {
     let mut transaction = database.write().await?;
     let statement = match verdict {
@@ -329,7 +328,7 @@ fn settlement(row: &AnyRow) -> sqlx::Result<Settlement> {
     let state: String = row.try_get("state")?;
     let state = SettlementState::ALL.into_iter().find(|known| known.text() == state);
     let order: String = row.try_get("order_id")?;
-    let fault = |what: &str| sqlx::Error::Decode(format!("a settlement has no {what} that is known").into());
+    let fault = |what: &str| sqlx::Error::Decode(format!("a settlement has an invalid {what}").into());
     Ok(Settlement {
         id: row.try_get("id")?,
         order: OrderId::parse(&order).ok_or_else(|| fault("order"))?,

@@ -236,7 +236,7 @@ fn a_name_that_no_header_can_carry_is_refused() -> Done {
     let arguments = ["--listen", "127.0.0.1:0", "--name", "a\nb"];
     let output = Command::new(env!("CARGO_BIN_EXE_spikegate-orders")).args(arguments).output()?;
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8(output.stderr)?.contains("cannot stand in a header"));
+    assert!(String::from_utf8(output.stderr)?.contains("is not a valid header value"));
     Ok(())
 }
 

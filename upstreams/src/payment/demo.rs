@@ -1,29 +1,29 @@
-//! A provider without money, that does what it is told to.
+//! A payment provider without money, for demos and tests.
 
 use std::str::FromStr;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Charge, NoAnswer, Provider, Reports, Verdict};
+use super::{Charge, Provider, ProviderError, ReportReceiver, Verdict};
 
-/// The longest delay; a provider that takes longer is taken to have given no answer.
+/// Maximum delay; it must be below the worker's timeout for providers.
 const SLOW_MAX: Duration = Duration::from_secs(7);
 
-/// The demo's provider. Its verdict depends on nothing but its settings, so it is the same however often it is asked.
+/// The demo's provider. Its outcome depends only on its settings: retries get the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Demo {
-    /// Takes every payment.
+pub enum DemoProvider {
+    /// Approves every payment.
     Approve,
-    /// Takes none.
+    /// Declines every payment.
     Decline,
-    /// Takes every payment after a while.
+    /// Approves every payment after a delay.
     Slow(Duration),
-    /// Takes every payment, and says so three times: in two reports at once, and in its answer.
+    /// Approves every payment three times: in two concurrent reports and in its response.
     Twice,
 }
 
-impl FromStr for Demo {
+impl FromStr for DemoProvider {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -44,8 +44,8 @@ impl FromStr for Demo {
 }
 
 #[async_trait]
-impl Provider for Demo {
-    async fn charge(&self, charge: &Charge, reports: &dyn Reports) -> Result<Verdict, NoAnswer> {
+impl Provider for DemoProvider {
+    async fn charge(&self, charge: &Charge, reports: &dyn ReportReceiver) -> Result<Verdict, ProviderError> {
         match self {
             Self::Approve => Ok(Verdict::Paid),
             Self::Decline => Ok(Verdict::Declined),
@@ -62,8 +62,8 @@ impl Provider for Demo {
         }
     }
 
-    async fn refund(&self, payment: &str) -> Result<(), NoAnswer> {
-        log::info!("payment {payment} was given back");
+    async fn refund(&self, payment: &str) -> Result<(), ProviderError> {
+        log::info!("refunded payment {payment}");
         Ok(())
     }
 }
@@ -73,12 +73,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_told_what_to_do_by_a_word() {
-        assert_eq!("demo".parse(), Ok(Demo::Approve));
-        assert_eq!("demo:approve".parse(), Ok(Demo::Approve));
-        assert_eq!("demo:decline".parse(), Ok(Demo::Decline));
-        assert_eq!("demo:twice".parse(), Ok(Demo::Twice));
-        assert_eq!("demo:slow=0.5s".parse(), Ok(Demo::Slow(Duration::from_millis(500))));
+    fn settings_are_parsed() {
+        assert_eq!("demo".parse(), Ok(DemoProvider::Approve));
+        assert_eq!("demo:approve".parse(), Ok(DemoProvider::Approve));
+        assert_eq!("demo:decline".parse(), Ok(DemoProvider::Decline));
+        assert_eq!("demo:twice".parse(), Ok(DemoProvider::Twice));
+        assert_eq!("demo:slow=0.5s".parse(), Ok(DemoProvider::Slow(Duration::from_millis(500))));
         for wrong in [
             "",
             "stripe",
@@ -92,7 +92,7 @@ mod tests {
             "demo:slow=NaNs",
             "demo:slow=infs",
         ] {
-            assert!(wrong.parse::<Demo>().is_err(), "{wrong}");
+            assert!(wrong.parse::<DemoProvider>().is_err(), "{wrong}");
         }
     }
 }
