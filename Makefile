@@ -8,7 +8,8 @@ CONTROL ?= 127.0.0.1:9180
 CONFIG ?= conf/spikegate.yaml
 REDIS ?=
 
-# One workload of `make bench` (a to h, or tail) or all; the workload of `make profile`; how often and how long.
+# One row of `make bench` (refuse-keepalive, refuse-close, sell, mix, proxy-small, proxy-large, idle-memory, crowd, tail) or
+# all; the row of `make profile`; the number of rounds, and the duration of each in seconds.
 ROW ?=
 ROUNDS ?= 5
 SECONDS ?= 4
@@ -40,7 +41,7 @@ KEEP ?=
 # rustup puts cargo where only login shells look for it, and nginx is where only administrators do.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin
 
-.PHONY: help run build install uninstall test torture mutants fuzz image image-test bench bench-designs profile \
+.PHONY: help run build install uninstall test torture mutants fuzz image image-test bench bench-smoke bench-designs profile \
 	bench-tools bench-stores clean
 
 help: ## prints this list
@@ -101,11 +102,16 @@ image-test: ## builds the images, and tries them with docker and compose; KEEP=1
 	@scripts/need ab curl
 	@scripts/image-test $(if $(KEEP),--keep)
 
-bench: bench-tools ## measures the edge beside its peers, in about ten minutes; ROW=a, ROUNDS=3 and SECONDS=2 for less
+bench: bench-tools ## measures the edge beside its peers, in about ten minutes; ROW=sell, ROUNDS=3 and SECONDS=2 for less
 	@scripts/need cmake nginx nginx-lua redis-server wrk ab
 	cargo build --release
 	@$(BUILT)/bench/release/suite bench --bench bench --product '$(BUILT)/release' \
 		--rounds '$(ROUNDS)' --seconds '$(SECONDS)' $(if $(ROW),--row '$(ROW)')
+
+bench-smoke: bench-tools ## runs each benchmark row for a second to see whether it works; writes no results
+	@scripts/need cmake nginx nginx-lua redis-server wrk ab
+	cargo build --release
+	@$(BUILT)/bench/release/suite bench --bench bench --product '$(BUILT)/release' --smoke $(if $(ROW),--row '$(ROW)')
 
 bench-designs: bench-tools ## measures three designs of selling side by side, in about five minutes; writes docs/internals/designs.md
 	@scripts/need cmake redis-server postgresql
@@ -113,11 +119,11 @@ bench-designs: bench-tools ## measures three designs of selling side by side, in
 	@$(BUILT)/bench/release/suite designs --bench bench --product '$(BUILT)/release' --docs docs/internals \
 		--rounds '$(DESIGN_ROUNDS)' --tickets '$(TICKETS)'
 
-profile: bench-tools ## leaves a flame graph of the edge under one workload: ROW=a
+profile: bench-tools ## leaves a flame graph of the edge under one workload: ROW=refuse-keepalive
 	@scripts/need cmake nginx nginx-lua redis-server wrk ab perf
 	cargo build --release
 	@$(BUILT)/bench/release/suite profile --bench bench --product '$(BUILT)/release' \
-		--row '$(or $(ROW),a)' --seconds '$(SECONDS)'
+		--row '$(or $(ROW),refuse-keepalive)' --seconds '$(SECONDS)'
 
 bench-tools:
 	CARGO_TARGET_DIR='$(BUILT)/bench' cargo build --release --manifest-path bench/Cargo.toml

@@ -5,9 +5,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use crate::Error;
-use crate::job::{Batch, Keys, verify};
+use crate::batch::{Batch, Keys};
 use crate::process::{Folder, disk_use, figures, itself};
 use crate::store;
+use crate::verify::verify;
 
 /// What a store was like after its process was killed.
 pub struct Crash {

@@ -1,9 +1,10 @@
 //! A full disk: the store must say so, keep what it acknowledged, and go on when there is room again.
 
 use crate::Error;
-use crate::job::{Batch, Keys, verify};
+use crate::batch::{Batch, Keys};
 use crate::process::{Folder, figures, itself};
 use crate::store;
+use crate::verify::verify;
 
 /// `fill STORE FOLDER SIZE LIMIT`: commits until a file would grow beyond `limit` bytes, and tries a few times more.
 pub fn fill(name: &str, folder: &str, size: &str, limit: &str) -> Result<(), Error> {

@@ -4,13 +4,14 @@
 //! which this program starts by running itself with one of the commands below; so the processor time and the memory of
 //! one store never mix with another's.
 
+mod batch;
 mod crash;
 mod full;
-mod job;
 mod measure;
 mod process;
 mod report;
 mod store;
+mod verify;
 
 /// What goes wrong in a benchmark is only ever printed.
 type Error = Box<dyn std::error::Error + Send + Sync>;

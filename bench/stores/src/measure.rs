@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use crate::job::{Batch, Keys, verify};
+use crate::batch::{Batch, Keys};
 use crate::process::{memory, processor_time};
+use crate::verify::verify;
 use crate::{Error, store};
 
 /// Orders that a store holds before the clock starts, so that its trees have their depth.

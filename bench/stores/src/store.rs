@@ -9,7 +9,7 @@ mod sqlite;
 use std::path::Path;
 
 use crate::Error;
-use crate::job::Batch;
+use crate::batch::Batch;
 
 /// The kinds of records; a table each where a store has tables.
 #[derive(Clone, Copy)]

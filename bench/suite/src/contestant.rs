@@ -1,4 +1,4 @@
-//! Who is measured.
+//! The servers that are compared.
 
 use std::fmt::{Display, Formatter, Result};
 
@@ -11,7 +11,7 @@ pub enum Contestant {
     RedisSynced,
     /// Spikegate, its ledger embedded.
     Embedded,
-    /// nginx that says "sold out" and nothing else.
+    /// nginx that always returns "sold out".
     Return,
     /// nginx that sells through Redis in Lua.
     Lua,

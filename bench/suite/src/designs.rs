@@ -7,18 +7,17 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use chart::{Bar, Panel};
+use scenario::{Load, Measure, PopulationResult};
 use shop::Design;
-use turn::{Fate, Load, Measure};
 
 use crate::figure::{medians, thousands};
 use crate::machine;
-use crate::stand::Places;
+use crate::testbed::Places;
 
 mod chart;
 mod crowd;
-pub mod postgres;
+mod scenario;
 mod shop;
-mod turn;
 
 /// Tickets of the population, and how long they are held. All payments must have come by then; a machine that is too
 /// slow or too busy gets as long as the second.
@@ -48,7 +47,7 @@ pub fn run(places: &Places, docs: &Path, rounds: usize, tickets: usize) -> Resul
     let mut loads: Vec<(Design, Vec<Load>)> = Design::ALL.map(|design| (design, Vec::new())).into();
     for round in 1..=rounds {
         for (design, samples) in &mut loads {
-            let load = turn::load(places, *design, tickets).map_err(|reason| format!("{design}: {reason}"))?;
+            let load = scenario::load(places, *design, tickets).map_err(|reason| format!("{design}: {reason}"))?;
             let of = |measure| thousands(load.get(&measure).copied().unwrap_or_default());
             let (orders, refusals) = (of(Measure::SellRate), of(Measure::RefuseRate));
             eprintln!("round {round} of {rounds}, {design}: {orders} orders/s, {refusals} refusals/s");
@@ -56,15 +55,15 @@ pub fn run(places: &Places, docs: &Path, rounds: usize, tickets: usize) -> Resul
         }
     }
     let loads: Vec<(Design, Load)> = loads.iter().map(|(design, samples)| (*design, medians(samples))).collect();
-    let mut fates = Vec::new();
+    let mut populations = Vec::new();
     for design in Design::MAIN {
         eprintln!("those who never pay: {design}");
-        let fate = turn::population(places, design, POPULATION, HOLDS[0]).or_else(|reason| {
+        let result = scenario::population(places, design, POPULATION, HOLDS[0]).or_else(|reason| {
             eprintln!("again, with a longer hold: {reason}");
-            turn::population(places, design, POPULATION, HOLDS[1])
+            scenario::population(places, design, POPULATION, HOLDS[1])
         });
-        let fate = fate.map_err(|reason| format!("{design}: {reason}"))?;
-        fates.push((design, fate));
+        let result = result.map_err(|reason| format!("{design}: {reason}"))?;
+        populations.push((design, result));
     }
     let minutes = begun.elapsed().as_secs_f64() / 60.0;
     let figures = format!(
@@ -72,12 +71,12 @@ pub fn run(places: &Places, docs: &Path, rounds: usize, tickets: usize) -> Resul
          minutes in all\n\n",
         load_table("while there are tickets", &SELLING, &loads),
         load_table("once there are none", &REFUSING, &loads),
-        fate_table(&fates),
+        population_table(&populations),
         thousands(tickets as f64),
     );
     println!("{figures}");
     let write = |path: &Path, text: &str| fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()));
-    write(&docs.join("designs.svg"), &picture(&loads, &fates))?;
+    write(&docs.join("designs.svg"), &picture(&loads, &populations))?;
     write(&page, &format!("{head}{BEGIN}{figures}{END}{tail}"))
 }
 
@@ -125,36 +124,36 @@ fn load_table(title: &str, columns: &[Column], loads: &[(Design, Load)]) -> Stri
     text
 }
 
-fn fate_table(fates: &[(Design, Fate)]) -> String {
+fn population_table(populations: &[(Design, PopulationResult)]) -> String {
     let mut text =
         format!("| {} tickets, three buyers for each, 3 of 10 orders never paid |", thousands(POPULATION as f64));
-    for (design, _) in fates {
+    for (design, _) in populations {
         let _ = write!(text, " {design} |");
     }
-    let _ = writeln!(text, "\n|---|{}", "---:|".repeat(fates.len()));
-    type Row = (&'static str, fn(&Fate) -> f64);
+    let _ = writeln!(text, "\n|---|{}", "---:|".repeat(populations.len()));
+    type Row = (&'static str, fn(&PopulationResult) -> f64);
     let rows: [Row; 9] = [
-        ("orders taken", |fate| fate.orders as f64),
-        ("of these without a ticket", |fate| fate.beyond as f64),
-        ("paid, and got a ticket", |fate| fate.paid as f64),
-        ("paid, and got nothing: to be refunded", |fate| fate.refunds as f64),
-        ("payments/s", |fate| fate.pay_rate),
-        ("CPU µs per payment, all servers", |fate| fate.pay_cpu),
-        ("abandoned: unpaid, and nobody can buy them before their hold ends", |fate| fate.abandoned as f64),
-        ("of these sold and paid after the holds", |fate| fate.returned as f64),
-        ("tickets paid in the end", |fate| fate.paid_in_the_end as f64),
+        ("orders taken", |result| result.orders as f64),
+        ("of these without a ticket", |result| result.beyond as f64),
+        ("paid, and got a ticket", |result| result.paid as f64),
+        ("paid, and got nothing: to be refunded", |result| result.refunds as f64),
+        ("payments/s", |result| result.pay_rate),
+        ("CPU µs per payment, all servers", |result| result.pay_cpu),
+        ("abandoned: unpaid, and nobody can buy them before their hold ends", |result| result.abandoned as f64),
+        ("of these sold and paid after the holds", |result| result.returned as f64),
+        ("tickets paid in the end", |result| result.paid_in_the_end as f64),
     ];
     for (title, value) in rows {
         let _ = write!(text, "| {title} |");
-        for (_, fate) in fates {
-            let _ = write!(text, " {} |", thousands(value(fate)));
+        for (_, result) in populations {
+            let _ = write!(text, " {} |", thousands(value(result)));
         }
         text.push('\n');
     }
     text
 }
 
-fn picture(loads: &[(Design, Load)], fates: &[(Design, Fate)]) -> String {
+fn picture(loads: &[(Design, Load)], populations: &[(Design, PopulationResult)]) -> String {
     let bars = |parts: &[(Measure, &'static str)]| {
         loads
             .iter()
@@ -170,9 +169,9 @@ fn picture(loads: &[(Design, Load)], fates: &[(Design, Fate)]) -> String {
         (Measure::OrdersCpu, ORANGE),
         (Measure::PostgresCpu, GREEN),
     ];
-    let fates = fates.iter().map(|(design, fate)| Bar {
+    let populations = populations.iter().map(|(design, result)| Bar {
         name: design.to_string(),
-        parts: vec![(fate.paid as f64, GREEN), (fate.abandoned as f64, ORANGE), (fate.refunds as f64, RED)],
+        parts: vec![(result.paid as f64, GREEN), (result.abandoned as f64, ORANGE), (result.refunds as f64, RED)],
     });
     chart::draw(&[
         Panel {
@@ -193,7 +192,7 @@ fn picture(loads: &[(Design, Load)], fates: &[(Design, Fate)]) -> String {
         Panel {
             title: format!("{} tickets when all have paid who will", thousands(POPULATION as f64)),
             legend: &[("paid, has a ticket", GREEN), ("unpaid, kept from others", ORANGE), ("paid, gets nothing", RED)],
-            bars: fates.collect(),
+            bars: populations.collect(),
         },
     ])
 }

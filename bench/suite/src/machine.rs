@@ -1,12 +1,10 @@
 //! Where and with what the figures were measured.
 
 use std::fs;
-use std::process::Command;
-use std::time::Duration;
 
-use crate::designs::postgres;
-use crate::process::run;
-use crate::stand::Places;
+use crate::postgres;
+use crate::process::first_line;
+use crate::testbed::Places;
 
 /// A list of the machine and of the versions of all that takes part, without those that do not.
 pub fn describe(places: &Places, without: &[&str]) -> String {
@@ -32,12 +30,6 @@ pub fn describe(places: &Places, without: &[&str]) -> String {
     ];
     let facts = facts.iter().filter(|(name, _)| !without.contains(name));
     facts.map(|(name, fact)| format!("- {name}: {fact}\n")).collect()
-}
-
-pub fn first_line(program: &str, arguments: &[&str]) -> String {
-    let output = run(Command::new(program).args(arguments), Duration::from_secs(10));
-    let text = output.map(|output| output.text).unwrap_or_default();
-    text.lines().next().unwrap_or("unknown").trim().to_string()
 }
 
 fn package(name: &str) -> String {

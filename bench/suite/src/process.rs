@@ -113,6 +113,13 @@ pub fn must<I: AsRef<OsStr>>(program: &str, arguments: &[I]) -> Result<String, S
     if output.success { Ok(output.text) } else { Err(format!("{program}: {}", output.text.trim())) }
 }
 
+/// Returns the first line that a program prints, or "unknown".
+pub fn first_line(program: &str, arguments: &[&str]) -> String {
+    let output = run(Command::new(program).args(arguments), Duration::from_secs(10));
+    let text = output.map(|output| output.text).unwrap_or_default();
+    text.lines().next().unwrap_or("unknown").trim().to_string()
+}
+
 /// Keeps this thread, and with it what it starts, off the core of the servers under test, and allows as many open
 /// files as this user may have.
 pub fn prepare() {

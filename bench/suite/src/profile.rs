@@ -9,25 +9,25 @@ use crate::contestant::Contestant;
 use crate::flame::Frame;
 use crate::process::{Process, run};
 use crate::row::Row;
-use crate::stand::Places;
+use crate::testbed::Places;
 
 /// Samples a second; no multiple of what timers like to tick at, and few, since each carries a piece of the stack.
 const RATE: &str = "499";
 
 /// Runs the workload against a contestant and leaves a flame graph in `picture`.
 pub fn profile(places: &Places, row: Row, contestant: Contestant, seconds: u64, picture: &Path) -> Result<u64, String> {
-    let stand = row.stand(places, contestant, seconds)?;
-    let (data, log) = (stand.folder().join("perf.data"), stand.folder().join("perf.log"));
+    let testbed = row.testbed(places, contestant, seconds)?;
+    let (data, log) = (testbed.folder().join("perf.data"), testbed.folder().join("perf.log"));
     let mut record = Command::new("perf");
     // Frame pointers would cost less, but the C library has none, and every system call is made there.
     record.args(["record", "--call-graph", "dwarf,16384", "-F", RATE, "-o"]).arg(&data);
-    let mut recorder = Process::start(record.args(["-p", &stand.edge.id().to_string()]), &log, false)?;
+    let mut recorder = Process::start(record.args(["-p", &testbed.edge.id().to_string()]), &log, false)?;
     std::thread::sleep(Duration::from_millis(500));
     if recorder.has_ended() {
         let reason = fs::read_to_string(&log).unwrap_or_default();
         return Err(format!("perf cannot watch processes on this machine, so there is no flame graph:\n{reason}"));
     }
-    row.load(&stand, seconds)?;
+    row.load(&testbed, seconds)?;
     // It writes down what it has when it is asked to end.
     drop(recorder);
     let script = run(

@@ -3,28 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use crate::contestant::Contestant;
-use crate::figure::{Figure, Sample};
+use crate::figure::Figure;
+use crate::results::Results;
 use crate::row::Row;
 use crate::target::{Limit, Target, targets};
 
-/// The medians of every contestant at every workload, or why there are none.
-#[derive(Default)]
-pub struct Results {
-    pub outcomes: Vec<(Row, Contestant, Result<Sample, String>)>,
-}
-
 impl Results {
-    /// The medians, if the contestant did the job in every round.
-    pub fn sample(&self, row: Row, contestant: Contestant) -> Option<&Sample> {
-        let outcome = self.outcomes.iter().find(|outcome| (outcome.0, outcome.1) == (row, contestant));
-        outcome.and_then(|(_, _, result)| result.as_ref().ok())
-    }
-
-    pub fn has_failures(&self) -> bool {
-        self.outcomes.iter().any(|(_, _, result)| result.is_err())
-    }
-
     /// One workload's table.
     pub fn table(&self, row: Row) -> String {
         let outcomes: Vec<_> = self.outcomes.iter().filter(|outcome| outcome.0 == row).collect();

@@ -2,7 +2,7 @@
 
 use crate::contestant::Contestant::{self, Embedded, Floor, Lua, Proxy, Redis, Return};
 use crate::figure::{Figure, Sample};
-use crate::report::Results;
+use crate::results::Results;
 use crate::row::Row;
 
 /// On which side of the limit a value has to be.
@@ -41,31 +41,45 @@ pub fn targets() -> Vec<Target> {
     use Limit::{AtLeast, AtMost, Exactly};
     let target = |row, text, limit, value| Target { row, text, limit, value };
     vec![
-        target(Row::A, "CPU, to the bare epoll loop", AtMost(1.10), |all| cpu(all, Row::A, Redis, Floor)),
-        target(Row::A, "CPU, to nginx `return`", AtMost(1.00), |all| cpu(all, Row::A, Redis, Return)),
-        target(Row::A, "CPU, to nginx + Lua", AtMost(0.85), |all| cpu(all, Row::A, Redis, Lua)),
-        target(Row::B, "CPU, to nginx `return`", AtMost(1.15), |all| cpu(all, Row::B, Redis, Return)),
-        target(Row::C, "sales per second, to nginx + Lua", AtLeast(4.0), |all| {
-            ratio(all, Row::C, Redis, Lua, |sample| sample.get(&Figure::Rate).copied())
+        target(Row::RefuseKeepalive, "CPU, to the bare epoll loop", AtMost(1.10), |all| {
+            cpu(all, Row::RefuseKeepalive, Redis, Floor)
         }),
-        target(Row::C, "CPU of edge and Redis, to nginx + Lua", AtMost(0.20), |all| {
-            ratio(all, Row::C, Redis, Lua, |sample| Some(sample.get(&Figure::Edge)? + sample.get(&Figure::Redis)?))
+        target(Row::RefuseKeepalive, "CPU, to nginx `return`", AtMost(1.00), |all| {
+            cpu(all, Row::RefuseKeepalive, Redis, Return)
         }),
-        target(Row::C, "sales per second, embedded to Redis", AtLeast(1.0), |all| {
-            ratio(all, Row::C, Embedded, Redis, |sample| sample.get(&Figure::Rate).copied())
+        target(Row::RefuseKeepalive, "CPU, to nginx + Lua", AtMost(0.85), |all| {
+            cpu(all, Row::RefuseKeepalive, Redis, Lua)
         }),
-        target(Row::E, "CPU, to nginx", AtMost(1.5), |all| cpu(all, Row::E, Redis, Proxy)),
-        target(Row::G, "KiB after a purchase", AtMost(3.0), |all| figure(all, Row::G, Redis, Figure::AfterPurchase)),
-        target(Row::G, "KiB after a proxied request", AtMost(3.0), |all| {
-            figure(all, Row::G, Redis, Figure::AfterProxied)
+        target(Row::RefuseClose, "CPU, to nginx `return`", AtMost(1.15), |all| {
+            cpu(all, Row::RefuseClose, Redis, Return)
         }),
-        target(Row::H, "tickets sold, Redis", Exactly(10_000.0), |all| figure(all, Row::H, Redis, Figure::Sold)),
-        target(Row::H, "tickets sold, embedded", Exactly(10_000.0), |all| figure(all, Row::H, Embedded, Figure::Sold)),
-        target(Row::H, "attempts at the ledger, Redis", AtMost(10_150.0), |all| {
-            figure(all, Row::H, Redis, Figure::Attempts)
+        target(Row::Sell, "sales per second, to nginx + Lua", AtLeast(4.0), |all| {
+            ratio(all, Row::Sell, Redis, Lua, |sample| sample.get(&Figure::Rate).copied())
         }),
-        target(Row::H, "attempts at the ledger, embedded", AtMost(10_150.0), |all| {
-            figure(all, Row::H, Embedded, Figure::Attempts)
+        target(Row::Sell, "CPU of edge and Redis, to nginx + Lua", AtMost(0.20), |all| {
+            ratio(all, Row::Sell, Redis, Lua, |sample| Some(sample.get(&Figure::Edge)? + sample.get(&Figure::Redis)?))
+        }),
+        target(Row::Sell, "sales per second, embedded to Redis", AtLeast(1.0), |all| {
+            ratio(all, Row::Sell, Embedded, Redis, |sample| sample.get(&Figure::Rate).copied())
+        }),
+        target(Row::ProxySmall, "CPU, to nginx", AtMost(1.5), |all| cpu(all, Row::ProxySmall, Redis, Proxy)),
+        target(Row::IdleMemory, "KiB after a purchase", AtMost(3.0), |all| {
+            figure(all, Row::IdleMemory, Redis, Figure::AfterPurchase)
+        }),
+        target(Row::IdleMemory, "KiB after a proxied request", AtMost(3.0), |all| {
+            figure(all, Row::IdleMemory, Redis, Figure::AfterProxied)
+        }),
+        target(Row::Crowd, "tickets sold, Redis", Exactly(10_000.0), |all| {
+            figure(all, Row::Crowd, Redis, Figure::Sold)
+        }),
+        target(Row::Crowd, "tickets sold, embedded", Exactly(10_000.0), |all| {
+            figure(all, Row::Crowd, Embedded, Figure::Sold)
+        }),
+        target(Row::Crowd, "attempts at the ledger, Redis", AtMost(10_150.0), |all| {
+            figure(all, Row::Crowd, Redis, Figure::Attempts)
+        }),
+        target(Row::Crowd, "attempts at the ledger, embedded", AtMost(10_150.0), |all| {
+            figure(all, Row::Crowd, Embedded, Figure::Attempts)
         }),
         target(Row::Tail, "p99.9, to nginx + Lua", AtMost(1.0), |all| {
             ratio(all, Row::Tail, Redis, Lua, |sample| sample.get(&Figure::P999).copied())

@@ -6,7 +6,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::{Store, Table};
 use crate::Error;
-use crate::job::Batch;
+use crate::batch::Batch;
 
 pub struct Fjall {
     database: Database,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{Store, Table};
 use crate::Error;
-use crate::job::Batch;
+use crate::batch::Batch;
 
 pub struct Floor {
     file: File,

@@ -8,7 +8,7 @@ use heed::{Database, Env, EnvOpenOptions};
 
 use super::{Store, Table};
 use crate::Error;
-use crate::job::Batch;
+use crate::batch::Batch;
 
 type Records = Database<Bytes, Bytes>;
 

@@ -6,7 +6,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::{Store, Table};
 use crate::Error;
-use crate::job::Batch;
+use crate::batch::Batch;
 
 type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
 

@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 
 use super::{Store, Table};
 use crate::Error;
-use crate::job::Batch;
+use crate::batch::Batch;
 
 /// One process owns the file, so it is locked once and for all, as the other stores do.
 const SCHEMA: &str = "

@@ -15,14 +15,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a crowd saw.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct Timing {
     /// From the first request to the last answer.
     pub wall: Duration,
     /// From each request to its answer in microseconds, sorted.
     latencies: Vec<f64>,
 }
 
-impl Seen {
+impl Timing {
     pub fn latency(&self, share: f64) -> f64 {
         quantile(&self.latencies, share)
     }
@@ -34,7 +34,7 @@ pub fn crowd(
     address: SocketAddr,
     mut request: impl FnMut(&mut Vec<u8>) -> Option<usize>,
     mut answer: impl FnMut(usize, &Answer<'_>) -> std::result::Result<(), String>,
-) -> Result<Seen> {
+) -> Result<Timing> {
     let mut poll = Poll::new(CONNECTIONS)?;
     let mut clients = Vec::with_capacity(CONNECTIONS);
     for token in 0..CONNECTIONS {
@@ -42,7 +42,7 @@ pub fn crowd(
         poll.add(&client.stream, token)?;
         clients.push((client, 0));
     }
-    let mut seen = Seen::default();
+    let mut timing = Timing::default();
     let mut bytes = Vec::new();
     let mut ask = |(client, number): &mut (Client, usize)| -> Result<bool> {
         bytes.clear();
@@ -65,7 +65,7 @@ pub fn crowd(
                 continue;
             }
             last = Instant::now();
-            seen.latencies.push((last - client.0.due).as_secs_f64() * 1e6);
+            timing.latencies.push((last - client.0.due).as_secs_f64() * 1e6);
             if let Some(whole) = parse(&client.0.received)? {
                 answer(client.1, &whole).map_err(Error::other)?;
             }
@@ -75,7 +75,7 @@ pub fn crowd(
             return Err(Error::new(ErrorKind::TimedOut, format!("no answer in {PATIENCE:?}")));
         }
     }
-    seen.wall = last - start;
-    seen.latencies.sort_by(f64::total_cmp);
-    Ok(seen)
+    timing.wall = last - start;
+    timing.latencies.sort_by(f64::total_cmp);
+    Ok(timing)
 }

@@ -8,11 +8,11 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::designs::crowd::{Seen, crowd};
-use crate::designs::postgres::Postgres;
+use crate::designs::crowd::{Timing, crowd};
 use crate::http::{Answer, BACKENDS, EDGE, REDIS};
+use crate::postgres::Postgres;
 use crate::process::{Process, run};
-use crate::stand::{Folder, Places, await_ready, new_folder, number_after, start};
+use crate::testbed::{Folder, Places, await_ready, new_folder, number_after, start};
 
 /// Where the order service listens.
 const ORDERS: SocketAddr = BACKENDS[0];
@@ -85,7 +85,7 @@ pub struct Bought {
     pub orders: Vec<String>,
     /// How many heard "sold out".
     pub refused: usize,
-    pub seen: Seen,
+    pub timing: Timing,
 }
 
 /// What a crowd of payers came to.
@@ -95,7 +95,7 @@ pub struct Paid {
     pub paid: usize,
     /// How many have paid for nothing.
     pub refunds: usize,
-    pub seen: Seen,
+    pub timing: Timing,
 }
 
 /// How long a crowd of buyers goes on.
@@ -203,7 +203,7 @@ impl Shop {
         };
         let mut bought = Bought::default();
         let (orders, refused) = (&mut bought.orders, &mut bought.refused);
-        let seen = crowd(self.address(), request, |_, answer| {
+        let timing = crowd(self.address(), request, |_, answer| {
             let text = String::from_utf8_lossy(answer.body);
             match answer.status {
                 201 => orders.push(id(&text).ok_or_else(|| said(answer))?.to_owned()),
@@ -212,7 +212,7 @@ impl Shop {
             }
             Ok(())
         });
-        bought.seen = seen.map_err(|error| format!("a purchase: {error}"))?;
+        bought.timing = timing.map_err(|error| format!("a purchase: {error}"))?;
         self.buyers = next;
         Ok(bought)
     }
@@ -236,7 +236,7 @@ impl Shop {
         let mut outcome = Paid::default();
         let (paid, refunds) = (&mut outcome.paid, &mut outcome.refunds);
         let mut again = 0;
-        let seen = crowd(self.address(), request, |number, answer| {
+        let timing = crowd(self.address(), request, |number, answer| {
             match answer.status {
                 200 => *paid += 1,
                 202 if again < 10 * orders.len() => {
@@ -248,7 +248,7 @@ impl Shop {
             }
             Ok(())
         });
-        outcome.seen = seen.map_err(|error| format!("a payment: {error}"))?;
+        outcome.timing = timing.map_err(|error| format!("a payment: {error}"))?;
         Ok(outcome)
     }
 

@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::designs::shop::{Bought, Cpu, Design, Shop, Until};
-use crate::stand::Places;
+use crate::testbed::Places;
 
 /// Orders that are made before anything is measured, so that connections are there and caches are warm.
 const WARM_UP: usize = 500;
@@ -58,9 +58,9 @@ pub fn load(places: &Places, design: Design, tickets: usize) -> Result<Load, Str
     let lag = shop.await_rows("HELD", tickets + WARM_UP)?;
     let after = shop.cpu();
     let mut load = Load::new();
-    load.insert(Measure::SellRate, tickets as f64 / bought.seen.wall.as_secs_f64());
-    load.insert(Measure::SellP50, bought.seen.latency(0.5) / 1e3);
-    load.insert(Measure::SellP99, bought.seen.latency(0.99) / 1e3);
+    load.insert(Measure::SellRate, tickets as f64 / bought.timing.wall.as_secs_f64());
+    load.insert(Measure::SellP50, bought.timing.latency(0.5) / 1e3);
+    load.insert(Measure::SellP99, bought.timing.latency(0.99) / 1e3);
     let each = |from: fn(&Cpu) -> Duration| (from(&after) - from(&before)).as_secs_f64() * 1e6 / tickets as f64;
     load.insert(Measure::OrdersCpu, each(|cpu| cpu.orders));
     load.insert(Measure::PostgresCpu, each(|cpu| cpu.postgres));
@@ -70,7 +70,7 @@ pub fn load(places: &Places, design: Design, tickets: usize) -> Result<Load, Str
         load.insert(Measure::Lag, lag.as_secs_f64() * 1e3);
     }
     load.insert(Measure::AllCpu, each(Cpu::all));
-    load.insert(Measure::SellBusy, busy(before, sold, bought.seen.wall));
+    load.insert(Measure::SellBusy, busy(before, sold, bought.timing.wall));
 
     if design == Design::PayFirst {
         // Before everything is paid it refuses nobody.
@@ -87,11 +87,11 @@ pub fn load(places: &Places, design: Design, tickets: usize) -> Result<Load, Str
     if !bought.orders.is_empty() || shop.sold()? != (tickets + WARM_UP) as u64 {
         return Err(format!("it sold {} more than there was", bought.orders.len()));
     }
-    load.insert(Measure::RefuseRate, bought.refused as f64 / bought.seen.wall.as_secs_f64());
-    load.insert(Measure::RefuseP50, bought.seen.latency(0.5) / 1e3);
-    load.insert(Measure::RefuseP99, bought.seen.latency(0.99) / 1e3);
+    load.insert(Measure::RefuseRate, bought.refused as f64 / bought.timing.wall.as_secs_f64());
+    load.insert(Measure::RefuseP50, bought.timing.latency(0.5) / 1e3);
+    load.insert(Measure::RefuseP99, bought.timing.latency(0.99) / 1e3);
     load.insert(Measure::RefuseCpu, (after.all() - before.all()).as_secs_f64() * 1e6 / bought.refused as f64);
-    load.insert(Measure::RefuseBusy, busy(before, after, bought.seen.wall));
+    load.insert(Measure::RefuseBusy, busy(before, after, bought.timing.wall));
     Ok(load)
 }
 
@@ -106,7 +106,7 @@ fn all_ordered(bought: Bought) -> Result<Bought, String> {
 
 /// What became of a population's orders.
 #[derive(Debug)]
-pub struct Fate {
+pub struct PopulationResult {
     /// Orders that were made before anybody paid.
     pub orders: usize,
     /// Those of them for which there is no ticket.
@@ -128,7 +128,7 @@ pub struct Fate {
 }
 
 /// Three buyers for each ticket come, and of ten orders three are never paid. After the holds others come.
-pub fn population(places: &Places, design: Design, tickets: usize, hold: Duration) -> Result<Fate, String> {
+pub fn population(places: &Places, design: Design, tickets: usize, hold: Duration) -> Result<PopulationResult, String> {
     let mut shop = Shop::open(places, design, tickets, hold)?;
     let begun = Instant::now();
     let first = shop.buy(Until::Buyers(BUYERS_PER_TICKET * tickets))?;
@@ -161,13 +161,13 @@ pub fn population(places: &Places, design: Design, tickets: usize, hold: Duratio
             paid.paid + returned.paid
         ));
     }
-    Ok(Fate {
+    Ok(PopulationResult {
         orders: first.orders.len(),
         beyond: first.orders.len().saturating_sub(tickets),
         paid: paid.paid,
         refunds: paid.refunds,
         pay_cpu: (after.all() - before.all()).as_secs_f64() * 1e6 / payers.len() as f64,
-        pay_rate: payers.len() as f64 / paid.seen.wall.as_secs_f64(),
+        pay_rate: payers.len() as f64 / paid.timing.wall.as_secs_f64(),
         abandoned,
         returned: returned.paid,
         paid_in_the_end,

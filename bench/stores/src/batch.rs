@@ -1,7 +1,6 @@
-//! The job: batches of orders as a ledger would write them, and the check that a store holds whole batches only.
+//! Batches of orders in the form in which a ledger writes them.
 
 use crate::Error;
-use crate::store::{Store, Table};
 
 /// What order records are found by, which decides how many pages a batch touches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,49 +74,6 @@ impl Order {
 }
 
 /// Random to a store, but the same in every run, so that the check can compute what must be there.
-fn id_of(number: u64) -> [u8; 16] {
+pub fn id_of(number: u64) -> [u8; 16] {
     fastrand::Rng::with_seed(number).u128(..).to_be_bytes()
-}
-
-/// Reads a whole store with random keys; returns how many orders it holds if every table agrees and no batch is there
-/// in part.
-pub fn verify(store: &dyn Store) -> Result<u64, Error> {
-    let mut sold = 0;
-    store.each(Table::Sale, &mut |_, value| sold = number_at(value, 0))?;
-
-    let mut logged = 0;
-    let mut batch_end = 0;
-    let mut fault = None;
-    store.each(Table::Log, &mut |key, value| {
-        if number_at(key, 0) != logged || number_at(value, 0) != logged {
-            fault.get_or_insert(format!("log entry {logged} is missing or wrong"));
-        }
-        batch_end = number_at(value, 8) + number_at(value, 16);
-        logged += 1;
-    })?;
-
-    let mut orders = 0;
-    store.each(Table::Orders, &mut |key, value| {
-        let number = number_at(value, 0);
-        if number >= logged || key != id_of(number) {
-            fault.get_or_insert(format!("order {number} is not the one that the log tells of"));
-        }
-        orders += 1;
-    })?;
-
-    let mut deadlines = 0;
-    store.each(Table::Deadlines, &mut |_, _| deadlines += 1)?;
-
-    if let Some(fault) = fault {
-        return Err(fault.into());
-    }
-    if [logged, batch_end, orders, deadlines] != [sold; 4] {
-        let found = format!("log {logged}, batches {batch_end}, orders {orders}, deadlines {deadlines}");
-        return Err(format!("a partial batch: the sale says {sold}, but {found}").into());
-    }
-    Ok(sold)
-}
-
-fn number_at(bytes: &[u8], start: usize) -> u64 {
-    bytes.get(start..start + 8).and_then(|part| part.try_into().ok()).map_or(u64::MAX, u64::from_be_bytes)
 }

@@ -1,4 +1,4 @@
-//! One contestant, up and running with all that it needs, in a folder of its own.
+//! One running contestant with Redis and backends, in a temporary folder of its own.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use crate::contestant::Contestant;
 use crate::http::{BACKENDS, CONTROL, EDGE, REDIS, get};
 use crate::process::{Process, must};
 
-/// How long a server may take to come up.
+/// Startup timeout of a server.
 pub const START: Duration = Duration::from_secs(10);
 /// What the names of temporary folders begin with; then comes the suite's process id.
 const FOLDERS: &str = "spikegate-bench-";
@@ -32,7 +32,7 @@ pub struct Places {
 }
 
 /// Servers are dropped, and so ended, in this order.
-pub struct Stand {
+pub struct Testbed {
     pub contestant: Contestant,
     pub edge: Process,
     redis: Option<Process>,
@@ -56,8 +56,8 @@ impl Drop for Folder {
     }
 }
 
-impl Stand {
-    /// Starts a contestant with so many tickets, and backends if they are asked for.
+impl Testbed {
+    /// Starts a contestant with this number of tickets, with backends if `backends` is set.
     pub fn start(places: &Places, contestant: Contestant, tickets: u64, backends: bool) -> Result<Self, String> {
         let folder = new_folder(&places.bench.join("conf")).map_err(|error| error.to_string())?;
         let at = folder.0.as_path();
@@ -100,14 +100,14 @@ impl Stand {
         if contestant.is_nginx() {
             edge.find_worker();
         }
-        let stand = Self { contestant, edge, redis, _backends: backends, spikegate, folder };
+        let testbed = Self { contestant, edge, redis, _backends: backends, spikegate, folder };
         if contestant == Contestant::Embedded {
-            stand.sale(&["open", "ticket", "--total", &tickets.to_string()])?;
+            testbed.sale(&["open", "ticket", "--total", &tickets.to_string()])?;
         }
         if contestant.is_spikegate() {
             await_ready()?;
         }
-        Ok(stand)
+        Ok(testbed)
     }
 
     pub fn folder(&self) -> &Path {
@@ -119,7 +119,7 @@ impl Stand {
         (self.edge.cpu(), self.redis.as_ref().map(Process::cpu))
     }
 
-    /// Tickets sold, as the ledger knows it. Where orders are recorded, there has to be one for each.
+    /// Returns the number of sold tickets from the ledger. Spikegate must also have recorded one order for each.
     pub fn sold(&self) -> Result<u64, String> {
         if self.redis.is_none() {
             return number_after(&self.sale(&["show", "ticket"])?, "\"sold\":");
@@ -163,7 +163,7 @@ pub fn start(
     addresses: &[SocketAddr],
 ) -> Result<Process, String> {
     for address in addresses {
-        // Whoever is there would be measured in its place.
+        // A server that is already there would be measured instead.
         TcpListener::bind(address).map_err(|error| format!("{address} is needed by the {name}: {error}"))?;
     }
     let log = folder.join(format!("{name}.log"));
@@ -180,7 +180,7 @@ pub fn start(
     Ok(process)
 }
 
-/// Waits until Spikegate has heard from its ledger.
+/// Waits until Spikegate is ready.
 pub fn await_ready() -> Result<(), String> {
     let end = Instant::now() + START;
     while !matches!(get(CONTROL, "/readyz"), Ok((200, _))) {

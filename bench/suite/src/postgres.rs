@@ -7,9 +7,8 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::machine::first_line;
-use crate::process::{Process, run};
-use crate::stand::START;
+use crate::process::{Process, first_line, run};
+use crate::testbed::START;
 
 /// How long making the database's files may take.
 const MAKE: Duration = Duration::from_secs(60);
