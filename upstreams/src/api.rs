@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -22,12 +21,13 @@ use crate::delivery::{BODY_MAX, Delivery};
 use crate::edge::EdgeClient;
 use crate::order::{Order, OrderId, OrderState};
 use crate::orders;
+use crate::response::{bad_request, boxed_error, database_error, document, problem, retry_soon, unavailable};
 use crate::settlement_worker::SettlementWorker;
 use crate::settlements::{self, Settlement, SettlementKind, SettlementState};
 use crate::signature::{self, SecretFile};
 
-/// Maximum number of concurrent requests to the edge for orders that are not in the database. The limit protects the ledger
-/// from clients that guess ids.
+/// Maximum number of concurrent requests to the edge for orders that are not in the database. The limit protects the
+/// ledger from clients that guess ids.
 const LOOKUPS: usize = 32;
 
 /// Maximum time for a response. A database connection without a peer can take minutes to fail.
@@ -100,8 +100,11 @@ async fn with_deadline(request: Request, next: Next) -> Response {
 
 type SharedState = State<Arc<Shared>>;
 
+/// A response that ends the request early.
+type ErrorResponse = Box<Response>;
+
 /// Checks the signature of an edge's request and returns its body.
-fn signed(shared: &Shared, headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Bytes, Box<Response>> {
+fn signed(shared: &Shared, headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Bytes, ErrorResponse> {
     let body = body.map_err(|error| {
         let status = error.status();
         let name = if status == StatusCode::PAYLOAD_TOO_LARGE { "too-large" } else { "bad-request" };
@@ -219,7 +222,7 @@ impl FoundOrder {
 
 impl Shared {
     /// Searches the database, then the ledger.
-    async fn find(&self, id: &str) -> Result<FoundOrder, Box<Response>> {
+    async fn find(&self, id: &str) -> Result<FoundOrder, ErrorResponse> {
         let no_such_order = || {
             let detail = "No order has this id.";
             Box::new(problem(
@@ -252,7 +255,7 @@ impl Shared {
         }
     }
 
-    async fn pay(&self, id: &str, headers: &HeaderMap) -> Result<Response, Box<Response>> {
+    async fn pay(&self, id: &str, headers: &HeaderMap) -> Result<Response, ErrorResponse> {
         let key = idempotency_key(headers)?;
         let Service { database, worker, .. } = &self.service;
         let order = self.find(id).await?.order();
@@ -290,7 +293,7 @@ impl Shared {
         })
     }
 
-    async fn cancel(&self, id: &str) -> Result<Response, Box<Response>> {
+    async fn cancel(&self, id: &str) -> Result<Response, ErrorResponse> {
         let order = self.find(id).await?.order();
         match order.state {
             OrderState::Paid => return Ok(already_paid(&order)),
@@ -325,7 +328,7 @@ fn to_settle(order: &Order) -> settlements::OrderRef<'_> {
     settlements::OrderRef { id: &order.order_id, sale: &order.sale, quantity: order.quantity }
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Box<Response>> {
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ErrorResponse> {
     let mut values = headers.get_all("idempotency-key").iter();
     let (first, second) = (values.next(), values.next());
     let Some(value) = first else { return Ok(None) };
@@ -363,46 +366,4 @@ fn refund_due(order: &Order, settlement: &Settlement) -> Response {
     let members = json!({ "order_id": order.order_id, "order": order, "refund": settlement.as_payment() });
     let detail = "The order can no longer be paid. The payment is refunded.";
     problem(StatusCode::CONFLICT, "refund-due", "Refund due", detail, members)
-}
-
-pub(crate) fn document(status: StatusCode, document: &impl serde::Serialize) -> Response {
-    let mut answer = (status, Json(document)).into_response();
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
-}
-
-fn retry_soon(mut answer: Response) -> Response {
-    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    answer
-}
-
-fn bad_request(detail: &str) -> Response {
-    problem(StatusCode::BAD_REQUEST, "bad-request", "Bad request", detail, Value::Null)
-}
-
-fn unavailable(detail: &str) -> Response {
-    retry_soon(problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable", detail, Value::Null))
-}
-
-fn boxed_error(error: sqlx::Error) -> Box<Response> {
-    Box::new(database_error(&error))
-}
-
-/// The log has the details; clients do not get them.
-pub(crate) fn database_error(error: &sqlx::Error) -> Response {
-    log::error!("database error: {error}");
-    unavailable("The database is unavailable.")
-}
-
-/// A problem document (RFC 9457) in the same form as the edge's.
-pub(crate) fn problem(status: StatusCode, name: &str, title: &str, detail: &str, members: Value) -> Response {
-    let mut body = json!({
-        "type": format!("urn:spikegate:problem:{name}"), "title": title, "status": status.as_u16(), "detail": detail,
-    });
-    if let (Some(body), Value::Object(members)) = (body.as_object_mut(), members) {
-        body.extend(members);
-    }
-    let mut answer = document(status, &body);
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    answer
 }

@@ -1,7 +1,7 @@
 //! The database: a SQLite file that several processes share, or PostgreSQL.
 //!
-//! Both use the same queries. Only two things differ: how a writing transaction begins (here), and how a list of rows is
-//! passed as one JSON parameter ([`orders`](crate::orders)).
+//! Both use the same queries. Only two things differ: how a writing transaction begins (here), and how a list of rows
+//! is passed as one JSON parameter ([`orders`](crate::orders)).
 
 use std::path::Path;
 use std::str::FromStr;
@@ -19,12 +19,12 @@ static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 /// Read connections of one process.
 const READERS: u32 = 4;
 
-/// Write connections of one process to PostgreSQL. SQLite allows one writer at a time: one connection is enough, and its
-/// pool serves waiting tasks in order.
+/// Write connections of one process to PostgreSQL. SQLite allows one writer at a time: one connection is enough, and
+/// its pool serves waiting tasks in order.
 const WRITERS: u32 = 4;
 
-/// Timeout for a pool connection, a lock of SQLite and a statement of PostgreSQL. Shorter than the edge's delivery timeout
-/// (5 s by default): the edge receives the error instead of a timeout.
+/// Timeout for a pool connection, a lock of SQLite and a statement of PostgreSQL. Shorter than the edge's delivery
+/// timeout (5 s by default): the edge receives the error instead of a timeout.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Startup timeout, which includes waiting for other processes that start at the same time.
@@ -74,8 +74,8 @@ pub enum OpenError {
 }
 
 impl Database {
-    /// Opens the database, creates the file if it is missing, and runs migrations. Several processes can do so at the same
-    /// time.
+    /// Opens the database, creates the file if it is missing, and runs migrations. Several processes can do so at the
+    /// same time.
     ///
     /// # Errors
     ///
@@ -123,8 +123,8 @@ impl Database {
         &self.readers
     }
 
-    /// Begins a transaction that writes. With SQLite it takes the write lock at once: a transaction that reads first and writes
-    /// later fails if another one wrote in between.
+    /// Begins a transaction that writes. With SQLite it takes the write lock at once: a transaction that reads first
+    /// and writes later fails if another one wrote in between.
     pub(crate) async fn write(&self) -> sqlx::Result<Transaction<'static, Any>> {
         self.writers
             .begin_with(match self.dialect {
@@ -149,8 +149,8 @@ async fn prepare_sqlite(url: &str) -> Result<(), OpenError> {
         std::fs::create_dir_all(folder)
             .map_err(|error| OpenError::Folder { folder: folder.display().to_string(), error })?;
     }
-    // The journal mode is stored in the file, so it is set only here. While one process changes it, others get "database is
-    // locked" immediately, regardless of their timeout.
+    // The journal mode is stored in the file, so it is set only here. While one process changes it, others get
+    // "database is locked" immediately, regardless of their timeout.
     let options = options.create_if_missing(true).journal_mode(SqliteJournalMode::Wal).busy_timeout(START_TIMEOUT);
     let begun = std::time::Instant::now();
     let mut connection: SqliteConnection = loop {

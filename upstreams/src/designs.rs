@@ -28,7 +28,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::api::{database_error, document, problem};
+use crate::response::{database_error, document, problem};
 
 const TABLES: &str = include_str!("designs/tables.sql");
 

@@ -1,6 +1,7 @@
 //! The demo backend: each response names the backend and describes the request.
 //!
-//! The same request always gets a response of the same length, because `ab` counts responses of another length as failed.
+//! The same request always gets a response of the same length, because `ab` counts responses of another length as
+//! failed.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -9,10 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::header::{CONNECTION, CONTENT_TYPE, HOST};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, request};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, VARY};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, request};
 use axum::middleware::map_response_with_state;
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
@@ -28,6 +29,8 @@ struct Backend {
     name: String,
     header: HeaderValue,
     requests: AtomicU64,
+    /// Where browsers that ask for `/` are redirected to.
+    start: Option<&'static str>,
 }
 
 /// Responds to all paths that `service` does not have, and counts these requests except `/healthz` and `/stats`. All
@@ -36,9 +39,9 @@ struct Backend {
 /// # Errors
 ///
 /// The name is not a valid header value.
-pub fn routes(name: &str, service: Router) -> Result<Router, String> {
+pub fn routes(name: &str, start: Option<&'static str>, service: Router) -> Result<Router, String> {
     let header = HeaderValue::from_str(name).map_err(|_| format!("--name {name:?} is not a valid header value"))?;
-    let backend = Arc::new(Backend { name: name.to_string(), header, requests: AtomicU64::new(0) });
+    let backend = Arc::new(Backend { name: name.to_string(), header, requests: AtomicU64::new(0), start });
     Ok(Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/stats", get(stats))
@@ -60,6 +63,9 @@ async fn name_the_backend(State(backend): State<Arc<Backend>>, mut answer: Respo
 async fn echo(State(backend): State<Arc<Backend>>, request: Request) -> Response {
     backend.requests.fetch_add(1, Ordering::Relaxed);
     let (head, body) = request.into_parts();
+    if let Some(start) = backend.start.filter(|_| is_browser_at_the_root(&head)) {
+        return ([(VARY, "Accept"), (CACHE_CONTROL, "no-store")], Redirect::temporary(start)).into_response();
+    }
     match length(body).await {
         Ok(length) => {
             let mut text = describe(&backend.name, &head, length).to_string();
@@ -69,6 +75,12 @@ async fn echo(State(backend): State<Arc<Backend>>, request: Request) -> Response
         // The rest of the body was not read, so the connection cannot be reused.
         Err((status, words)) => (status, [(CONNECTION, "close")], format!("{words}\n")).into_response(),
     }
+}
+
+/// Browsers send `text/html` in Accept; `ab` and curl do not.
+fn is_browser_at_the_root(head: &request::Parts) -> bool {
+    let mut accepted = head.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    head.method == Method::GET && head.uri.path() == "/" && accepted.any(|value| value.contains("text/html"))
 }
 
 /// Reads and discards the body, and returns its length.

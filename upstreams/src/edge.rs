@@ -194,7 +194,12 @@ impl EdgeClient {
         }
     }
 
-    async fn sales(&self) -> Result<Vec<String>, EdgeError> {
+    /// Returns the ids of all sales, cached for ten seconds.
+    ///
+    /// # Errors
+    ///
+    /// The request failed; call again.
+    pub async fn sales(&self) -> Result<Vec<String>, EdgeError> {
         if let Ok(sales) = self.sales.lock()
             && let Some((at, sales)) = &*sales
             && at.elapsed() < SALES_AGE

@@ -7,7 +7,8 @@ use std::time::Duration;
 /// Timeout of each step; shorter than the timeouts of container supervisors.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Sends a health check to the service at `address`. For an unspecified address (0.0.0.0 or `[::]`) it connects to loopback.
+/// Sends a health check to the service at `address`. For an unspecified address (0.0.0.0 or `[::]`) it connects to
+/// loopback.
 ///
 /// # Errors
 ///

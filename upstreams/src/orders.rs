@@ -2,17 +2,17 @@
 //!
 //! # Which update wins
 //!
-//! The ledger decides; the database has a copy with two sources. **Deliveries** carry the number of the log entry: a row
-//! stores the number of the last event applied to it, and only newer events change the row. **Responses of the control API**
-//! to `confirm` and `cancel` arrive sooner and carry no number. An older event that is delivered after such a response must
-//! not undo it. One rule prevents this for both sources, and the ledger obeys it as well:
+//! The ledger decides; the database has a copy with two sources. **Deliveries** carry the number of the log entry: a
+//! row stores the number of the last event applied to it, and only newer events change the row. **Responses of the
+//! control API** to `confirm` and `cancel` arrive sooner and carry no number. An older event that is delivered after
+//! such a response must not undo it. One rule prevents this for both sources, and the ledger obeys it as well:
 //!
 //! > An order goes from HELD to RELEASED to PAID. It can skip a state, and it never goes back.
 //!
-//! (RELEASED to PAID is a late payment that took the order back.) Therefore PAID is final, and a later event only advances
-//! the row's number. A RELEASED response changes only rows that are HELD; the only event older than a release is the `held`
-//! that created the row, and it is not newer than the row. Responses do not change the row's number: events that the row has
-//! not seen are still applied.
+//! (RELEASED to PAID is a late payment that took the order back.) Therefore PAID is final, and a later event only
+//! advances the row's number. A RELEASED response changes only rows that are HELD; the only event older than a release
+//! is the `held` that created the row, and it is not newer than the row. Responses do not change the row's number:
+//! events that the row has not seen are still applied.
 
 use serde::Serialize;
 use sqlx::any::AnyRow;
@@ -61,8 +61,8 @@ const APPLY_POSTGRES: &str = apply!(
      expires_at_ms bigint, reason text, payment text, created_at_ms bigint, updated_at_ms bigint)"
 );
 
-/// Applies a delivery in one transaction. When this returns, the transaction is as durable as the database is configured to
-/// be. A delivery without events only tests whether the database is writable.
+/// Applies a delivery in one transaction. When this returns, the transaction is as durable as the database is
+/// configured to be. A delivery without events only tests whether the database is writable.
 ///
 /// # Errors
 ///
@@ -114,8 +114,8 @@ pub(crate) async fn released(
     query.execute(&mut **transaction).await.map(drop)
 }
 
-/// Joins the payment that paid the order, otherwise the newest. The condition repeats order and sale for the index: with the
-/// id alone, PostgreSQL scans all settlements until its first statistics exist, which takes a minute or more.
+/// Joins the payment that paid the order, otherwise the newest. The condition repeats order and sale for the index:
+/// with the id alone, PostgreSQL scans all settlements until its first statistics exist, which takes a minute or more.
 macro_rules! select {
     ($which:literal) => {
         concat!(

@@ -1,7 +1,7 @@
 //! The shop page: `GET /shop/{sale}`, with its assets under `/shop/assets/`.
 //!
-//! The binary contains all files. The HTML is the same for all buyers: its scripts request stock, orders and payments from
-//! the edge. It buys at `/buy/{sale}`, the default path of a sale.
+//! The binary contains all files. The HTML is the same for all buyers: its scripts request stock, orders and payments
+//! from the edge. It buys at `/buy/{sale}`, the default path of a sale.
 
 use axum::Router;
 use axum::extract::Path;
@@ -14,9 +14,9 @@ use axum::routing::get;
 
 const PAGE: &str = include_str!("../page/shop.html");
 
-/// Allows the page to load its own scripts and styles and to send requests to its own host. Text from outside cannot run as
-/// script, and other sites cannot embed the page in a frame.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+/// Allows the page to load its own scripts and styles and to send requests to its own host. Text from outside cannot
+/// run as script, and other sites cannot embed the page in a frame.
+pub(crate) const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
      form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
      trusted-types 'none'";
 
@@ -25,7 +25,7 @@ const ASK_AGAIN: &str = "no-cache";
 /// Browsers need not revalidate: new content has a new path. One year is the customary maximum.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
 
-const HTML: &str = "text/html; charset=utf-8";
+pub(crate) const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 struct Asset {
@@ -80,7 +80,7 @@ const fn fnv1a(mut hash: u64, text: &str) -> u64 {
     hash
 }
 
-fn version() -> String {
+pub(crate) fn version() -> String {
     format!("{VERSION:016x}")
 }
 
@@ -138,7 +138,7 @@ fn kept(
 }
 
 /// The same rule as in the edge's configuration.
-fn is_sale_id(id: &str) -> bool {
+pub(crate) fn is_sale_id(id: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
     (1..=64).contains(&id.len()) && id.bytes().all(plain)
 }

@@ -9,8 +9,8 @@ pub use demo::DemoProvider;
 /// A payment to execute.
 #[derive(Debug, Clone)]
 pub struct Charge {
-    /// The payment's id, 32 hexadecimal digits. A provider that receives one id twice takes the money once and returns the same
-    /// outcome both times.
+    /// The payment's id, 32 hexadecimal digits. A provider that receives one id twice takes the money once and returns
+    /// the same outcome both times.
     pub payment: String,
     /// The order's id.
     pub order: String,

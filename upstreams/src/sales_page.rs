@@ -11,7 +11,7 @@ use axum::http::header::{
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use crate::edge::Edge;
+use crate::edge::EdgeClient;
 use crate::page::{HTML, POLICY, is_sale_id, version};
 
 /// Where it is served.
@@ -20,11 +20,11 @@ pub const PATH: &str = "/shop";
 const PAGE: &str = include_str!("../page/sales.html");
 
 /// The page. It lists the sales of this edge.
-pub fn routes(edge: Arc<Edge>) -> Router {
+pub fn routes(edge: Arc<EdgeClient>) -> Router {
     Router::new().route(PATH, get(page)).with_state(edge)
 }
 
-async fn page(State(edge): State<Arc<Edge>>) -> Response {
+async fn page(State(edge): State<Arc<EdgeClient>>) -> Response {
     let (status, content) = match edge.sales().await {
         Ok(sales) => (StatusCode::OK, list(&sales)),
         Err(error) => {

@@ -1,7 +1,7 @@
 //! Executes payments and cancellations, and resumes interrupted ones.
 //!
-//! A request stores its settlement first and executes it in a separate task: a client that disconnects does not interrupt it.
-//! The background loop of any process resumes settlements that failed or whose process died.
+//! A request stores its settlement first and executes it in a separate task: a client that disconnects does not
+//! interrupt it. The background loop of any process resumes settlements that failed or whose process died.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,8 +73,8 @@ impl SettlementWorker {
         Self { database, edge, provider, permits: Arc::new(Semaphore::new(CONCURRENT_MAX)), wake: Notify::new() }
     }
 
-    /// Starts a settlement, or joins the existing one, and waits at most 2 s for its outcome. Returns the state of a settlement
-    /// that existed before, and the settlement's current state.
+    /// Starts a settlement, or joins the existing one, and waits at most 2 s for its outcome. Returns the state of a
+    /// settlement that existed before, and the settlement's current state.
     ///
     /// # Errors
     ///

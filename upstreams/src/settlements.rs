@@ -8,17 +8,17 @@
 //!                   └──▶ refused
 //! ```
 //!
-//! A settlement is stored before the provider or the ledger gets a request. `pending`: the provider may have received the
-//! charge. `charged`: the provider has the money, and the ledger may have received the confirmation. Both identify requests
-//! by the settlement's id, so retries are safe.
+//! A settlement is stored before the provider or the ledger gets a request. `pending`: the provider may have received
+//! the charge. `charged`: the provider has the money, and the ledger may have received the confirmation. Both identify
+//! requests by the settlement's id, so retries are safe.
 //!
-//! At most one settlement of an order can be in progress or successful: the database has a unique index on those that are
-//! pending, charged, paid, cancelling or cancelled. A second click joins the payment of the first, and an order that is being
-//! cancelled cannot be charged.
+//! At most one settlement of an order can be in progress or successful: the database has a unique index on those that
+//! are pending, charged, paid, cancelling or cancelled. A second click joins the payment of the first, and an order
+//! that is being cancelled cannot be charged.
 //!
-//! A worker holds a lease on its settlement until `due_at_ms`; other workers skip it until then. If the worker's process
-//! dies, the lease expires and another worker takes over. Each step names the state that it leaves: two workers cannot take
-//! the same step twice.
+//! A worker holds a lease on its settlement until `due_at_ms`; other workers skip it until then. If the worker's
+//! process dies, the lease expires and another worker takes over. Each step names the state that it leaves: two workers
+//! cannot take the same step twice.
 
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row, Transaction};
@@ -28,8 +28,8 @@ use crate::database::Database;
 use crate::order::{OrderId, Payment};
 use crate::payment::Verdict;
 
-/// Duration of a lease; each step renews it, and no step may take longer. The clocks of machines that share a database should
-/// differ by much less.
+/// Duration of a lease; each step renews it, and no step may take longer. The clocks of machines that share a database
+/// should differ by much less.
 pub(crate) const LEASE_MS: i64 = 10_000;
 
 /// What a settlement does.
@@ -82,7 +82,8 @@ impl SettlementState {
     }
 }
 
-/// Maps a payment's state to the API: a payment stays pending until the ledger has decided, even if the money was taken.
+/// Maps a payment's state to the API: a payment stays pending until the ledger has decided, even if the money was
+/// taken.
 #[must_use]
 pub fn public_state(state: &str) -> &str {
     if state == Charged.text() { Pending.text() } else { state }
@@ -174,8 +175,9 @@ pub(crate) async fn begin(
     }
     let id = format!("{:032x}", rand::random::<u128>());
     let state = if kind == SettlementKind::Pay { Pending } else { Cancelling };
-    // After losing a race, the INSERT waits for the other transaction and the SELECT finds its settlement. If that one has
-    // already failed (a payment that was declined at once), the SELECT finds nothing, and the INSERT is tried again.
+    // After losing a race, the INSERT waits for the other transaction and the SELECT finds its settlement. If that one
+    // has already failed (a payment that was declined at once), the SELECT finds nothing, and the INSERT is tried
+    // again.
     for _ in 0..5 {
         let statement =
             "INSERT INTO settlements (id, order_id, sale, quantity, state, idempotency_key, attempts, lease,
@@ -306,8 +308,8 @@ pub(crate) async fn is_leased(database: &Database, id: &str, lease: &Lease) -> s
     Ok(query.fetch_optional(database.read()).await?.is_some())
 }
 
-/// Stores a provider's report. If a declined payment turns out to be paid, it is refunded, because the buyer was told that it
-/// failed. Other reports after a decision change nothing.
+/// Stores a provider's report. If a declined payment turns out to be paid, it is refunded, because the buyer was told
+/// that it failed. Other reports after a decision change nothing.
 pub(crate) async fn report(database: &Database, id: &str, verdict: Verdict) -> sqlx::Result<()> {
     let mut transaction = database.write().await?;
     let statement = match verdict {

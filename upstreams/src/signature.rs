@@ -15,8 +15,8 @@ pub const WINDOW_S: u64 = 300;
 /// Maximum length of the header in bytes.
 const HEADER_MAX: usize = 1024;
 
-/// The secret file that edges and order services share. The edge creates it at its first start, and operators can replace it;
-/// therefore it is read for every delivery.
+/// The secret file that edges and order services share. The edge creates it at its first start, and operators can
+/// replace it; therefore it is read for every delivery.
 #[derive(Debug, Clone)]
 pub struct SecretFile(PathBuf);
 
@@ -64,8 +64,8 @@ impl SecretFile {
     }
 }
 
-/// Checks the header against the body; `now_s` is this machine's clock in seconds since 1970. The comparison takes constant
-/// time.
+/// Checks the header against the body; `now_s` is this machine's clock in seconds since 1970. The comparison takes
+/// constant time.
 ///
 /// # Errors
 ///

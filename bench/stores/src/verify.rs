@@ -4,7 +4,8 @@ use crate::Error;
 use crate::batch::{Keys, id_of};
 use crate::store::{Store, Table};
 
-/// Reads a whole store with random keys; returns how many orders it holds if every table agrees and no batch is there in part.
+/// Reads a whole store with random keys; returns how many orders it holds if every table agrees and no batch is there
+/// in part.
 pub fn verify(store: &dyn Store) -> Result<u64, Error> {
     let mut sold = 0;
     store.each(Table::Sale, &mut |_, value| sold = number_at(value, 0))?;

@@ -4,9 +4,9 @@
 //!     suite profile --bench bench --product target/release --row sell [--seconds 4]
 //!     suite designs --bench bench --product target/release --docs docs/internals [--rounds 5] [--tickets 10000]
 //!
-//! `make bench`, `make profile` and `make bench-designs` build what is needed and call it. Without `--row`, `bench` runs
-//! every workload and writes RESULTS.md. With `--smoke` it runs each workload once for a second, writes no file, and fails if a
-//! contestant fails.
+//! `make bench`, `make profile` and `make bench-designs` build what is needed and call it. Without `--row`, `bench`
+//! runs every workload and writes RESULTS.md. With `--smoke` it runs each workload once for a second, writes no file,
+//! and fails if a contestant fails.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
