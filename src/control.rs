@@ -167,7 +167,7 @@ async fn metrics(State(control): Shared) -> Response {
     text.fences(&sales.iter().map(|sale| (sale.id(), sale.fence().is_some())).collect::<Vec<_>>());
     text.heard(&sales.iter().map(|sale| (sale.id(), sale.hears())).collect::<Vec<_>>());
     let dropped: u64 = control.shop.sales().iter().map(|sale| sale.stat_log_dropped()).sum();
-    let help = "Lines of stat logs that the disk did not take.";
+    let help = "Stat log lines dropped because the disk was full or too slow.";
     text.single("spikegate_stat_log_dropped_total", "counter", help, dropped);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text.finish()).into_response()
 }

@@ -61,35 +61,47 @@ impl Exposition {
         self.value(&format!("{name}_count"), labels, count);
     }
 
-    /// What became of spans.
+    /// Counts of spans.
     pub fn spans(&mut self, count: &trace::Count) {
         let name = "spikegate_trace_spans_total";
-        self.metric(name, "counter", "Spans by what became of them; ended are all that were to be sent.");
+        self.metric(name, "counter", "Spans by state: ended counts all recorded spans.");
         for (state, counter) in [("ended", &count.ended), ("sent", &count.sent), ("failed", &count.failed)] {
             self.value(name, &[("state", state)], counter.get());
         }
     }
 
-    /// What became of the lines of logs.
+    /// Counts of log lines.
     pub fn logs(&mut self, counts: &logs::LogCounts) {
         let columns = [
-            ("spikegate_access_log_written_total", "Requests written down.", counts.access_log.written),
-            ("spikegate_access_log_skipped_total", "Refusals left out, as `refusals` says.", counts.access_log.skipped),
+            ("spikegate_access_log_written_total", "Access log lines written.", counts.access_log.written),
+            (
+                "spikegate_access_log_skipped_total",
+                "Refusals not logged because of access_log.refusals.",
+                counts.access_log.skipped,
+            ),
             (
                 "spikegate_access_log_dropped_total",
-                "Requests not written down because the disk did not keep up.",
+                "Access log lines dropped because the disk was full or too slow.",
                 counts.access_log.dropped,
             ),
-            ("spikegate_error_log_held_back_total", "Lines only counted: too many like them.", counts.held_back),
-            ("spikegate_error_log_dropped_total", "Lines that the disk did not take.", counts.dropped),
+            (
+                "spikegate_error_log_held_back_total",
+                "Error log lines only counted, because of the rate limit.",
+                counts.held_back,
+            ),
+            (
+                "spikegate_error_log_dropped_total",
+                "Error log lines dropped because the disk was full or too slow.",
+                counts.dropped,
+            ),
         ];
         columns.into_iter().for_each(|(name, help, count)| self.single(name, "counter", help, count));
     }
 
-    /// When the certificates of listeners end.
+    /// When the certificates of listeners expire.
     pub fn certificates(&mut self, terminators: &[(SocketAddr, Arc<Terminator>)]) {
         let name = "spikegate_tls_certificate_expires_seconds";
-        self.metric(name, "gauge", "When the first of a listener's certificates ends, in seconds since 1970.");
+        self.metric(name, "gauge", "Earliest expiry among the certificates of a listener, as a Unix time in seconds.");
         for (address, terminator) in terminators {
             if let Some(end) = terminator.first_end() {
                 let seconds = end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -98,10 +110,10 @@ impl Exposition {
         }
     }
 
-    /// All requests, by what they were answered.
+    /// All requests, by status class.
     pub fn requests(&mut self, codes: &Codes) {
         let name = "spikegate_requests_total";
-        self.metric(name, "counter", "Requests by the class of their answer's status; none if the client went first.");
+        self.metric(name, "counter", "All requests, by status class of the answer (2xx, ...).");
         for (code, count) in codes.counts() {
             self.value(name, &[("code", code)], count);
         }
@@ -110,7 +122,7 @@ impl Exposition {
     /// The metrics of all sales, by their ids.
     pub fn sales<'a>(&mut self, sales: &[(&'a str, &'a SaleMetrics)]) {
         let name = "spikegate_purchases_total";
-        self.metric(name, "counter", "Purchases by how they ended; the sum is all of them.");
+        self.metric(name, "counter", "Purchases, by outcome.");
         for (sale, metrics) in sales {
             for (outcome, counter) in OUTCOMES.iter().zip(&metrics.outcomes) {
                 self.value(name, &[("sale", sale), ("outcome", outcome)], counter.get());
@@ -119,11 +131,15 @@ impl Exposition {
         type Column = (&'static str, &'static str, fn(&SaleMetrics) -> &Counter);
         let columns: [Column; 6] = [
             ("spikegate_gate_refused_total", "Purchases refused from memory.", |m| &m.refused_at_gate),
-            ("spikegate_tokens_checked_total", "Tokens that were to prove a buyer.", |m| &m.tokens_checked),
-            ("spikegate_ledger_batches_total", "Batches brought to the ledger.", |m| &m.batches),
+            ("spikegate_tokens_checked_total", "Buyer tokens whose signature was checked.", |m| &m.tokens_checked),
+            ("spikegate_ledger_batches_total", "Batches sent to the ledger.", |m| &m.batches),
             ("spikegate_ledger_attempts_total", "Purchases in these batches.", |m| &m.attempts),
-            ("spikegate_ledger_retries_total", "Batches asked again, their outcome being unknown.", |m| &m.retries),
-            ("spikegate_orders_expired_total", "Orders that this edge released, unpaid in time.", |m| &m.expired),
+            ("spikegate_ledger_retries_total", "Batches sent again because their outcome was unknown.", |m| &m.retries),
+            (
+                "spikegate_orders_expired_total",
+                "Unpaid orders that this edge released at the end of their hold.",
+                |m| &m.expired,
+            ),
         ];
         for (name, help, counter) in columns {
             self.metric(name, "counter", help);
@@ -133,9 +149,19 @@ impl Exposition {
         }
         type Histogram = (&'static str, &'static str, fn(&SaleMetrics) -> Buckets, f64);
         let histograms: [Histogram; 3] = [
-            ("spikegate_ledger_batch_size", "Purchases of a batch.", |m| m.batch_size.buckets(), 1.0),
-            ("spikegate_ledger_seconds", "Time of the ledger for a batch.", |m| m.ledger.buckets(), MICROS),
-            ("spikegate_purchase_seconds", "Time of purchases that needed the ledger.", |m| m.waits.buckets(), MICROS),
+            ("spikegate_ledger_batch_size", "Purchases per batch, 1 to 512.", |m| m.batch_size.buckets(), 1.0),
+            (
+                "spikegate_ledger_seconds",
+                "Time of each batch at the ledger, answered or not.",
+                |m| m.ledger.buckets(),
+                MICROS,
+            ),
+            (
+                "spikegate_purchase_seconds",
+                "Time until the outcome, for purchases that reached the ledger.",
+                |m| m.waits.buckets(),
+                MICROS,
+            ),
         ];
         for (name, help, buckets, unit) in histograms {
             self.metric(name, "histogram", help);
@@ -145,32 +171,32 @@ impl Exposition {
         }
     }
 
-    /// Which sales the ledger has fenced, by the sales' ids.
+    /// Whether each sale is fenced.
     pub fn fences(&mut self, fenced: &[(&str, bool)]) {
         let name = "spikegate_sale_fenced";
-        self.metric(name, "gauge", "Whether the ledger has lost changes of a sale that was not reconciled.");
+        self.metric(name, "gauge", "1 if the ledger lost changes; sales stop until spikegate sale reconcile --apply.");
         for (sale, fenced) in fenced {
             self.value(name, &[("sale", sale)], u64::from(*fenced));
         }
     }
 
-    /// Which sales have heard of the ledger of late, by the sales' ids.
+    /// Whether each sale has recent data from its ledger.
     pub fn heard(&mut self, heard: &[(&str, bool)]) {
         let name = "spikegate_sale_hears_ledger";
-        self.metric(name, "gauge", "Whether the ledger was heard of so late that refusals from memory are true.");
+        self.metric(name, "gauge", "1 if the ledger answered recently; 0 otherwise, and purchases then get 503.");
         for (sale, hears) in heard {
             self.value(name, &[("sale", sale)], u64::from(*hears));
         }
     }
 
-    /// What the gates know of the stock, by the sales' ids.
+    /// The stock as the gates know it.
     pub fn stock(&mut self, views: &[(&str, View)]) {
         type Column = (&'static str, &'static str, fn(&View) -> u64);
         let columns: [Column; 4] = [
-            ("spikegate_tickets", "All tickets of a sale.", |view| view.total),
-            ("spikegate_tickets_available", "Tickets that can be sold.", View::available),
-            ("spikegate_tickets_sold", "Tickets held or paid.", |view| view.sold),
-            ("spikegate_tickets_paid", "Tickets paid.", |view| view.paid),
+            ("spikegate_tickets", "Total tickets, as of the last sync.", |view| view.total),
+            ("spikegate_tickets_available", "Available tickets.", View::available),
+            ("spikegate_tickets_sold", "Held and paid tickets.", |view| view.sold),
+            ("spikegate_tickets_paid", "Paid tickets.", |view| view.paid),
         ];
         for (name, help, value) in columns {
             self.metric(name, "gauge", help);
@@ -180,10 +206,10 @@ impl Exposition {
         }
     }
 
-    /// How the sales' logs reach the order service.
+    /// Deliveries to the order service.
     pub fn deliveries(&mut self, deliveries: &[Arc<Delivery>]) {
         let name = "spikegate_delivery_posts_total";
-        self.metric(name, "counter", "POSTs to the order service by how they ended.");
+        self.metric(name, "counter", "POST requests by outcome: kept, refused, failed.");
         for delivery in deliveries {
             let DeliveryMetrics { kept, refused, failed, .. } = delivery.metrics();
             for (outcome, counter) in [("kept", kept), ("refused", refused), ("failed", failed)] {
@@ -191,15 +217,19 @@ impl Exposition {
             }
         }
         let name = "spikegate_delivery_events_total";
-        self.metric(name, "counter", "Events that the order service keeps, delivered by this edge.");
+        self.metric(name, "counter", "Events that this edge delivered.");
         for delivery in deliveries {
             self.value(name, &[("sale", delivery.sale_id())], delivery.metrics().events.get());
         }
         type Column = (&'static str, &'static str, fn(&Gauges) -> u64);
         let columns: [Column; 3] = [
-            ("spikegate_delivery_lag_entries", "Entries of the log not delivered yet.", |g| g.lag_entries),
-            ("spikegate_delivery_oldest_seconds", "Age of the first of them.", |g| g.oldest_s),
-            ("spikegate_delivery_set_aside", "Events that the order service refuses.", |g| g.set_aside),
+            ("spikegate_delivery_lag_entries", "Log entries that are not delivered yet.", |g| g.lag_entries),
+            ("spikegate_delivery_oldest_seconds", "Age of the oldest of them.", |g| g.oldest_s),
+            (
+                "spikegate_delivery_set_aside",
+                "Events that the order service refused, kept for spikegate sale redeliver.",
+                |g| g.set_aside,
+            ),
         ];
         let gauges: Vec<_> = deliveries.iter().map(|delivery| (delivery.sale_id(), delivery.gauges())).collect();
         for (name, help, value) in columns {
@@ -210,51 +240,52 @@ impl Exposition {
         }
     }
 
-    /// Connections, and what the limits refused.
+    /// Open connections, and what the limits refused.
     pub fn limits(&mut self, counts: LimitCounters) {
-        self.single("spikegate_connections", "gauge", "Connections of clients that are open.", counts.open);
+        self.single("spikegate_connections", "gauge", "Open client connections.", counts.open);
         let name = "spikegate_connections_refused_total";
-        self.metric(name, "counter", "Connections refused, by the limit that they met.");
+        self.metric(name, "counter", "Connections refused, by limit: connections or connections_per_address.");
         self.value(name, &[("limit", "connections")], counts.refused_in_all);
         self.value(name, &[("limit", "connections_per_address")], counts.refused_of_address);
         let name = "spikegate_requests_limited_total";
-        self.metric(name, "counter", "Requests refused because their address asks too often, by whose limit it met.");
+        self.metric(name, "counter", "Requests answered with 429, by limit: edge or route.");
         self.value(name, &[("limit", "edge")], counts.requests_refused);
         self.value(name, &[("limit", "route")], counts.refused_of_routes);
         self.single(
             "spikegate_requests_denied_total",
             "counter",
-            "Requests refused because their address may not ask.",
+            "Requests refused by allow and deny.",
             counts.requests_denied,
         );
         self.single(
             "spikegate_proxy_headers_refused_total",
             "counter",
-            "Connections closed because they did not begin with a PROXY header.",
+            "Connections closed because their PROXY header was missing or invalid.",
             counts.headers_refused,
         );
         self.single(
             "spikegate_tls_handshakes_failed_total",
             "counter",
-            "Connections whose TLS handshake failed.",
+            "Failed TLS handshakes.",
             counts.handshakes_failed,
         );
     }
 
-    /// What the backends were asked, and whether they are up.
+    /// Requests per backend and group, and whether backends are up.
     pub fn upstreams(&mut self, upstreams: &[Arc<Upstream>]) {
         type Column = (&'static str, &'static str, &'static str, fn(&Status) -> u64);
         let columns: [Column; 4] = [
-            ("spikegate_upstream_requests_total", "counter", "Requests sent to a backend, or tried to.", |backend| {
-                backend.counts.sent
-            }),
-            ("spikegate_upstream_failures_total", "counter", "Requests that failed at a backend.", |backend| {
-                backend.counts.failed
-            }),
-            ("spikegate_upstream_requests_under_way", "gauge", "Requests that a backend has now.", |backend| {
+            ("spikegate_upstream_requests_total", "counter", "Attempts per backend.", |backend| backend.counts.sent),
+            (
+                "spikegate_upstream_failures_total",
+                "counter",
+                "Failed attempts: no connection, no response in time, or an invalid response.",
+                |backend| backend.counts.failed,
+            ),
+            ("spikegate_upstream_requests_under_way", "gauge", "Requests in progress.", |backend| {
                 backend.counts.under_way
             }),
-            ("spikegate_upstream_up", "gauge", "Whether a backend is chosen.", |backend| u64::from(backend.is_up)),
+            ("spikegate_upstream_up", "gauge", "1 if the backend can be selected.", |backend| u64::from(backend.is_up)),
         ];
         let groups: Vec<_> = upstreams.iter().map(|upstream| (upstream.settings(), upstream.status())).collect();
         for (name, kind, help, value) in columns {
@@ -268,7 +299,7 @@ impl Exposition {
             }
         }
         let name = "spikegate_upstream_answer_seconds";
-        self.metric(name, "histogram", "Time from the choice of a backend to the head of its answer.");
+        self.metric(name, "histogram", "Time from the selection of a backend to its response header.");
         for (settings, backends) in &groups {
             for backend in backends {
                 let server = backend.address.to_string();
@@ -277,21 +308,21 @@ impl Exposition {
             }
         }
         let name = "spikegate_proxied_requests_total";
-        self.metric(name, "counter", "Requests of a group of backends by the class of their answer's status.");
+        self.metric(name, "counter", "Proxied requests of a group, by status class.");
         for upstream in upstreams {
             for (code, count) in upstream.metrics().codes.counts() {
                 self.value(name, &[("upstream", upstream.settings().name.as_str()), ("code", code)], count);
             }
         }
         let name = "spikegate_proxied_request_seconds";
-        self.metric(name, "histogram", "Time of these requests, from their head to the end of their answer.");
+        self.metric(name, "histogram", "Time from the request header to the end of the response to the client.");
         for upstream in upstreams {
             let waits = upstream.metrics().waits.buckets();
             self.buckets(name, &[("upstream", upstream.settings().name.as_str())], &waits, MICROS);
         }
     }
 
-    /// All of it.
+    /// The whole text.
     #[must_use]
     pub fn finish(self) -> String {
         self.text

@@ -1,4 +1,4 @@
-//! What the edge's process takes of the machine, under the names that every Prometheus client library uses.
+//! Resources of the process, under the metric names that every Prometheus client library uses.
 
 use std::fs;
 use std::sync::LazyLock;
@@ -22,29 +22,29 @@ impl Exposition {
     /// The process and what it was built from.
     pub fn process(&mut self) {
         let name = "spikegate_build_info";
-        self.metric(name, "gauge", "1, with the version that runs.");
+        self.metric(name, "gauge", "Always 1; the label has the version.");
         self.value(name, &[("version", env!("CARGO_PKG_VERSION"))], 1);
 
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         let cpu_s = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
-        self.single("process_cpu_seconds_total", "counter", "CPU time of the process, user and system.", cpu_s);
+        self.single("process_cpu_seconds_total", "counter", "User and system CPU time of the process.", cpu_s);
         if let Some(bytes) = resident_bytes() {
-            self.single("process_resident_memory_bytes", "gauge", "Memory that the process has in use.", bytes);
+            self.single("process_resident_memory_bytes", "gauge", "Resident memory of the process.", bytes);
         }
-        // One of them is the folder itself, open while it is counted.
+        // One of them is /proc/self/fd itself, open while it is read.
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
             self.single(
                 "process_open_fds",
                 "gauge",
-                "Open files, connections included.",
+                "Open file descriptors, including connections.",
                 open.count().saturating_sub(1),
             );
         }
         if let Some(most) = getrlimit(Resource::Nofile).current {
-            self.single("process_max_fds", "gauge", "Files that may be open.", most);
+            self.single("process_max_fds", "gauge", "Limit of open file descriptors.", most);
         }
         let name = "process_start_time_seconds";
-        self.single(name, "gauge", "When the process started, in seconds since 1970.", *STARTED_S);
+        self.single(name, "gauge", "Start of the process, as a Unix time in seconds.", *STARTED_S);
     }
 }
 
