@@ -172,7 +172,7 @@ impl Delivery {
         match self.keeper.fence(self.key(), epoch, &why).await {
             Ok(()) => Err(LedgerError::Fenced(why)),
             Err(LedgerError::Unsupported) => {
-                log::error!("sale {}: the ledger has lost changes, and cannot be fenced: {why}", self.sale.id());
+                log::error!("sale {}: cannot fence the sale although the ledger lost changes: {why}", self.sale.id());
                 Ok(true)
             }
             Err(error) => Err(error),
@@ -217,7 +217,7 @@ where
         if panic.is_cancelled() {
             return;
         }
-        log::error!("{name} panicked and begins anew: {panic}");
+        log::error!("{name} panicked and restarts: {panic}");
         tokio::time::sleep(backoff.failed(rand::random())).await;
     }
 }

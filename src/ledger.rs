@@ -190,34 +190,34 @@ pub enum LedgerError {
     #[error("the ledger is unavailable: {0}")]
     Unavailable(String),
     /// Nobody knows whether it was done. Asking again with the same ids is safe, and finds out.
-    #[error("the ledger's answer did not come: {0}")]
+    #[error("the ledger did not answer: {0}")]
     Unknown(String),
     /// It was not done: the ledger has no such sale.
     #[error("the ledger has no such sale")]
     Missing,
     /// It was not done: the ledger has lost changes of this sale, and does nothing with it until it is reconciled.
-    #[error("the ledger has lost changes: {0}")]
+    #[error("the ledger lost changes: {0}")]
     Fenced(String),
     /// It was not done: the sale is not the one that the asker opened; it has to be opened again.
-    #[error("the sale in the ledger is another than the one that was opened")]
+    #[error("the ledger has a different sale under this key than the one this edge opened")]
     Changed,
     /// It was not done: what the ledger holds of the sale makes no sense.
     #[error("the sale's data is damaged: {0}")]
     Damaged(String),
     /// It was not done: this ledger has nothing beside its log that could be lost or put right by itself.
-    #[error("this ledger can be compared, and not be put right")]
+    #[error("this ledger supports comparison only, not repair")]
     Unsupported,
     /// It was not done: fewer tickets would be left than are sold.
-    #[error("{sold} tickets are sold; the total cannot go below that")]
+    #[error("the total cannot be less than the {sold} tickets sold")]
     BelowSold {
         /// Held and paid.
         sold: u64,
     },
     /// It was not done: the sale would have more than [`TOTAL_MAX`] tickets.
-    #[error("a sale has at most {TOTAL_MAX} tickets")]
+    #[error("a sale must have at most {TOTAL_MAX} tickets")]
     AboveMaximum,
     /// It was not done: this id stands for another change.
-    #[error("this change id was used for another change")]
+    #[error("this change id was used for a different change")]
     ChangeIdReused,
 }
 

@@ -70,10 +70,10 @@ pub enum StartError {
     #[error(transparent)]
     Rules(#[from] BuildError),
     /// The ledger cannot be opened.
-    #[error("the ledger cannot be opened: {0}")]
+    #[error("cannot open the ledger: {0}")]
     Ledger(#[from] LedgerError),
     /// A sale cannot be opened.
-    #[error("sales.{sale}: the ledger cannot open it: {source}")]
+    #[error("sales.{sale}: the ledger cannot open the sale: {source}")]
     Sale {
         /// Its id.
         sale: String,
@@ -105,16 +105,16 @@ pub enum StartError {
     #[error("tracing.endpoint: {0}")]
     Tracing(String),
     /// No threads, or no signals.
-    #[error("the system refuses threads or signals: {0}")]
+    #[error("cannot create threads or signal handlers: {0}")]
     System(#[from] io::Error),
     /// It was told to stop before it had started.
     #[error("stopped before the start was complete")]
     Stopped,
     /// The process that it was to follow went on alone.
-    #[error("the edge that this one was to follow is gone, or goes on alone: {0}")]
+    #[error("upgrade aborted: the old process exited or cancelled the handover: {0}")]
     Follow(String),
     /// The public listeners ended without being told to.
-    #[error("the public listeners ended unexpectedly; the reason is above")]
+    #[error("the public listeners ended unexpectedly; see the log lines above")]
     ListenersEnded,
 }
 
@@ -310,7 +310,7 @@ impl Edge {
         let outcome = traffic.block_on(signals.unless_stopped(reloader.reload()))?;
         match &outcome {
             Ok(report) => log::info!("reloaded: {report}"),
-            Err(errors) => log::error!("not reloaded, everything stays as it was: {errors}"),
+            Err(errors) => log::error!("reload failed, nothing changed: {errors}"),
         }
         Ok(outcome)
     }
@@ -321,10 +321,10 @@ impl Edge {
         if std::process::id() == 1 {
             // Whatever it starts ends with it, and with the container.
             let why = "an edge that is process 1 of a container cannot be followed: start a new container beside it";
-            log::error!("no upgrade: {why}");
+            log::error!("upgrade failed: {why}");
             return Ok(Err(why.to_owned()));
         }
-        log::info!("upgrading: another process is to follow this one");
+        log::info!("upgrading: starting the new process");
         let grace = self.grace();
         let Self { traffic, signals, sockets, public, embedded, leaving, .. } = self;
         let handing_over = async {
@@ -336,7 +336,7 @@ impl Edge {
                 leaving.store(true, Ordering::Relaxed);
                 public.close();
                 if !public.gone(grace).await {
-                    log::warn!("handing over with requests still under way");
+                    log::warn!("handing over while requests are still under way");
                 }
                 ledger.give_away().await.map_err(|error| error.to_string())?;
             }
@@ -349,12 +349,12 @@ impl Edge {
         let outcome = traffic.block_on(signals.unless_stopped(handing_over));
         match &outcome {
             Ok(Ok(id)) => {
-                log::info!("process {id} is ready and follows this one");
+                log::info!("upgrade complete: process {id} has taken over");
                 self.is_followed = true;
                 tell_supervisor(&[NotifyState::MainPid(*id)]);
             }
             Ok(Err(why)) => {
-                log::error!("no upgrade, this process goes on: {why}");
+                log::error!("upgrade failed, this process continues: {why}");
                 self.resume();
             }
             Err(_) => self.take_ledger_back(),
@@ -371,7 +371,7 @@ impl Edge {
             match Public::open(&self.service, sockets) {
                 Ok(public) => self.public = public,
                 // The listeners that were closed have ended, which ends the edge.
-                Err(error) => log::error!("the public listeners cannot be opened again: {error}"),
+                Err(error) => log::error!("cannot reopen the public listeners: {error}"),
             }
             self.leaving.store(false, Ordering::Relaxed);
         }
@@ -381,7 +381,7 @@ impl Edge {
         if let Some(ledger) = &self.embedded
             && let Err(error) = self.traffic.block_on(ledger.take_back())
         {
-            log::error!("the ledger cannot be opened again yet: {error}");
+            log::error!("cannot reopen the ledger yet: {error}");
         }
     }
 
@@ -402,7 +402,7 @@ impl Edge {
         if delay.is_zero() {
             return StopMode::Graceful;
         }
-        log::info!("not ready any more; stopping in {delay:?}");
+        log::info!("no longer ready; stopping in {delay:?}");
         self.traffic
             .block_on(async { self.signals.unless_stopped(sleep(delay)).await })
             .err()

@@ -288,7 +288,7 @@ impl Upstream {
         if !rested {
             self.renew_standings(&mut state, &now, now_ms);
             let fail_timeout = now.members[at].server.fail_timeout;
-            log::warn!("upstream {}: {} is left alone for {fail_timeout:?}: {why}", now.settings.name, pick.address());
+            log::warn!("upstream {}: {} is unavailable for {fail_timeout:?}: {why}", now.settings.name, pick.address());
         }
     }
 

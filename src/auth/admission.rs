@@ -34,16 +34,16 @@ pub struct Pass<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AdmissionRefusal {
     /// There is no token.
-    #[error("there is no admission token")]
+    #[error("an admission token is missing")]
     Missing,
     /// It is no token of ours for this sale and this buyer.
-    #[error("the admission token is not for this sale and this buyer")]
+    #[error("the admission token is not valid for this sale and buyer")]
     Invalid,
     /// Its time comes after so many seconds.
-    #[error("the admission token's time comes in {0} seconds")]
+    #[error("the admission token is not valid for another {0} seconds")]
     Early(u64),
     /// Its time is over.
-    #[error("the admission token's time is over")]
+    #[error("the admission token has expired")]
     Expired,
 }
 

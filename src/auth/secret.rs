@@ -14,13 +14,13 @@ pub struct Secret(Vec<u8>);
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// It is no secret, or a poor one.
-    #[error("must hold 16 to 256 visible ASCII characters (what is there is not shown: it may be a secret)")]
+    #[error("must contain 16 to 256 visible ASCII characters (its content is not shown because it may be a secret)")]
     Unfit,
     /// The system does not give it.
     #[error("cannot be read: {0}")]
     Unreadable(io::Error),
     /// There is none, and it cannot be made.
-    #[error("cannot be made: {0}")]
+    #[error("cannot be created: {0}")]
     Unmakeable(io::Error),
 }
 
@@ -57,7 +57,7 @@ impl Secret {
             return Ok(secret);
         }
         if make(path).map_err(SecretError::Unmakeable)? {
-            log::info!("{}: a secret was made; the order service needs the same", path.display());
+            log::info!("{}: created a new secret; give the order service a copy", path.display());
         }
         // Another process may have been faster; what the file holds is what all of them use.
         Self::read(path)?.ok_or_else(|| SecretError::Unmakeable(io::ErrorKind::NotFound.into()))
@@ -130,7 +130,7 @@ mod tests {
         for poor in [&b""[..], b"short", b"two words in one secret", b"\xff234567890123456", &[b'a'; 257]] {
             fs::write(file.path(), poor).expect("written");
             let error = Secret::read(file.path()).expect_err("it is poor").to_string();
-            assert!(error.starts_with("must hold 16 to 256 visible ASCII characters"), "{error}");
+            assert!(error.starts_with("must contain 16 to 256 visible ASCII characters"), "{error}");
             assert!(Secret::read_or_make(file.path()).is_err(), "and not replaced");
         }
         let error = Secret::read(Path::new("/")).expect_err("a folder").to_string();

@@ -217,7 +217,7 @@ fn token_file(node: &Node<'_>) -> Option<String> {
             // An editor ends the file with a line's end, which is no part of the token.
             let token = bearer_token(content.trim_end());
             if token.is_none() {
-                node.error(format!("{TOKEN} in that file (what is there is not shown: it may be a secret)"));
+                node.error(format!("{TOKEN} in that file (its content is not shown because it may be a secret)"));
             }
             token
         }

@@ -73,7 +73,7 @@ impl Logs {
         self.access_log.iter().for_each(|log| log.reopen());
         self.shop.sales().iter().for_each(|sale| sale.reopen_stat_log());
         error_log::reopen();
-        log::info!("logs opened again");
+        log::info!("logs reopened");
     }
 
     /// Brings all lines to their files, for an edge that ends; each within `patience`.

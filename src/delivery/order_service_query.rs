@@ -20,10 +20,10 @@ const PAGES_MAX: usize = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KnownError {
     /// It does not offer that.
-    #[error("the order service does not say what it knows ({0})")]
+    #[error("the order service does not support this query ({0})")]
     Unsupported(String),
     /// It cannot be asked now, or what it says cannot be read.
-    #[error("the order service cannot be asked: {0}")]
+    #[error("the order service does not answer: {0}")]
     Failed(String),
 }
 

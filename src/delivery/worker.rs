@@ -302,7 +302,9 @@ impl Worker {
         for entry in entries {
             if entry.seq != expected {
                 let (sale, last) = (self.delivery.sale.id(), entry.seq - 1);
-                log::error!("sale {sale}: entries {expected} to {last} are gone from the log, undelivered");
+                log::error!(
+                    "sale {sale}: entries {expected} to {last} are missing from the log and were not delivered"
+                );
             }
             expected = entry.seq + 1;
         }
@@ -311,7 +313,7 @@ impl Worker {
     fn tell_outage(&mut self, why: &str) {
         if self.outage.failed(Instant::now()) {
             let sale = self.delivery.sale.id();
-            log::warn!("sale {sale}: its log cannot be delivered: {why}; it is tried again until it can");
+            log::warn!("sale {sale}: cannot deliver the log: {why}; retrying");
         }
     }
 
@@ -320,10 +322,7 @@ impl Worker {
         self.backoff.succeeded();
         if let Some(time) = self.outage.ended(Instant::now()) {
             let sale = self.delivery.sale.id();
-            log::info!(
-                "sale {sale}: its log is delivered again, after {:.1} s and {failures} failures",
-                time.as_secs_f64()
-            );
+            log::info!("sale {sale}: delivery resumed after {:.1} s and {failures} failures", time.as_secs_f64());
         }
     }
 

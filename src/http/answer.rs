@@ -104,7 +104,7 @@ impl Answer {
         match serde_json::to_vec(document) {
             Ok(body) => Self::new(status, JSON, body),
             Err(error) => {
-                log::error!("an answer cannot be written: {error}");
+                log::error!("cannot serialize an answer: {error}");
                 Self::new(500, JSON, "{}")
             }
         }

@@ -13,7 +13,7 @@ pub struct OrderId(pub [u8; 16]);
 
 /// Not 32 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("an order id is 32 hexadecimal digits")]
+#[error("an order id must be 32 hexadecimal digits")]
 pub struct BadOrderId;
 
 impl OrderId {

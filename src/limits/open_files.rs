@@ -13,7 +13,9 @@ pub fn most_connections(wanted: usize) -> usize {
     let Some(files) = now.current else { return wanted };
     let most = usize::try_from(files - files / 8).unwrap_or(usize::MAX).max(1);
     if most < wanted {
-        log::warn!("limits.connections: {most} instead of {wanted}, since the system lets us open {files} files");
+        log::warn!(
+            "limits.connections: reduced from {wanted} to {most}, because the process may open only {files} files"
+        );
     }
     wanted.min(most)
 }

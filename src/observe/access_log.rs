@@ -106,7 +106,7 @@ impl AccessLog {
     /// Waits until all that was written so far is in the file, at most `patience`.
     pub fn flush(&self, patience: Duration) {
         if !self.file.flush(patience) {
-            log::warn!("{SETTING}: its last lines could not be written");
+            log::warn!("{SETTING}: cannot write the last lines");
         }
     }
 

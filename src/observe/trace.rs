@@ -73,7 +73,7 @@ pub fn end(most: Duration) {
     if let Some(tracing) = TRACING.get()
         && let Err(error) = tracing.provider.shutdown_with_timeout(most)
     {
-        log::warn!("the last traces were not sent: {error}");
+        log::warn!("cannot send the last traces: {error}");
     }
 }
 

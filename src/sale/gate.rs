@@ -303,7 +303,7 @@ impl Gate {
         if follows && !is_stuck {
             self.read_to.fetch_max(read_to, Ordering::Relaxed);
         } else if !self.log_has_gap.swap(true, Ordering::Relaxed) {
-            log::error!("the log has a gap behind entry {asked_from}; retries are left to the ledger to decide");
+            log::error!("the log has a gap after entry {asked_from}; the ledger decides retries");
         }
         self.learn(&synced.view, under_way);
         self.read_to() > asked_from && self.read_to() < synced.view.version
@@ -325,7 +325,7 @@ impl Gate {
     fn forget_if_gone_back(&self, view: &View) -> bool {
         let gone_back = self.has_gone_back(view);
         if gone_back {
-            log::warn!("the ledger has version {} after {}; its log is read anew", view.version, self.read_to());
+            log::warn!("the ledger has version {} after {}; reading its log again", view.version, self.read_to());
             self.forget_all(Knowledge::Nothing);
         }
         gone_back

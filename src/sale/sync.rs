@@ -28,7 +28,7 @@ pub async fn run(sales: Vec<Arc<Sale>>, shared: Arc<Shared>, interval: Duration)
             Err(error) => {
                 // One line an outage, not ten a second.
                 if reachable {
-                    log::error!("{error}; purchases are answered with 503 until it is back");
+                    log::error!("{error}; purchases get 503 until the ledger answers");
                     reachable = false;
                 }
                 sales.iter().for_each(|sale| sale.gate.forget());
@@ -92,14 +92,14 @@ async fn learn(
     match answer {
         Ok(synced) => {
             if sale.gate.fence().is_some() {
-                log::warn!("sale {}: the ledger was reconciled and sells again", sale.id());
+                log::warn!("sale {}: the ledger was reconciled, sales resume", sale.id());
             }
             let more = sale.gate.learn_sync(asked_from, &synced, under_way);
             let is_due = synced.next_due_ms.is_some_and(|due_ms| due_ms <= synced.view.now_ms);
             Ok(more | (is_due && sweep(sale).await?))
         }
         Err(LedgerError::Changed) => {
-            log::warn!("sale {}: the ledger has a new sale of this name", sale.id());
+            log::warn!("sale {}: the ledger has a new sale under this key", sale.id());
             open_again(sale).await
         }
         Err(LedgerError::Missing) => {
@@ -113,7 +113,7 @@ async fn learn(
         Err(LedgerError::Fenced(why)) => {
             if sale.gate.fence().is_none() {
                 log::error!(
-                    "sale {}: the ledger has lost changes: {why}; nothing is sold until `spikegate sale reconcile`",
+                    "sale {}: the ledger lost changes: {why}; nothing is sold until `spikegate sale reconcile --apply`",
                     sale.id()
                 );
             }
@@ -137,7 +137,7 @@ async fn sweep(sale: &Sale) -> Result<bool, LedgerError> {
         Err(LedgerError::Fenced(_)) => Ok(false),
         // Its purchases do not depend on it, and the next sync tells what has become of the sale.
         Err(error) => {
-            log::error!("sale {}: unpaid orders cannot be released: {error}", sale.id());
+            log::error!("sale {}: cannot release unpaid orders: {error}", sale.id());
             Ok(false)
         }
     }

@@ -96,7 +96,7 @@ async fn open_sale(sale: &Sale, order_service: Option<&Poster>) -> Result<(), Le
     let (id, rules) = (sale.id(), sale.rules());
     let settings = &rules.settings;
     let Some(total) = settings.total else {
-        log::warn!("sale {id}: the ledger has no {}, and no total is configured to make it", settings.key);
+        log::warn!("sale {id}: the ledger has no {}, and the configuration has no total to create it", settings.key);
         return Ok(());
     };
     if let Some(order_service) = order_service {
@@ -111,7 +111,7 @@ async fn open_sale(sale: &Sale, order_service: Option<&Poster>) -> Result<(), Le
                 return Ok(());
             }
             Err(KnownError::Failed(why)) => {
-                log::warn!("sale {id}: it is made without knowing whether it was sold from before: {why}");
+                log::warn!("sale {id}: creating the sale without knowing whether it was sold before: {why}");
             }
         }
     }
@@ -124,7 +124,7 @@ async fn open_surely(sale: &Sale, total: Option<u64>) -> Result<(), LedgerError>
     const TRIES: u32 = 5;
     for _ in 1..TRIES {
         match sale.open(total).await {
-            Err(error @ LedgerError::Unknown(_)) => log::warn!("sale {}: {error}; it is asked again", sale.id()),
+            Err(error @ LedgerError::Unknown(_)) => log::warn!("sale {}: {error}; retrying", sale.id()),
             outcome => return outcome,
         }
     }
@@ -147,7 +147,7 @@ async fn compare(deliveries: &[Arc<Delivery>]) -> Result<(), LedgerError> {
             // Whoever delivers asks again.
             Ok(false) => {
                 let sale = delivery.sale_id();
-                log::warn!("sale {sale}: the order service could not be asked whether the ledger has lost something");
+                log::warn!("sale {sale}: the order service did not answer whether the ledger has lost orders");
                 break;
             }
             // The sync tells of it, and of a sale whose data make no sense.
@@ -212,7 +212,7 @@ async fn essential(name: String, task: impl Future<Output = ()> + Send + 'static
     if let Err(end) = tokio::spawn(task).await
         && end.is_panic()
     {
-        log::error!("{name} panicked, and the edge ends: {end}");
+        log::error!("{name} panicked, the edge stops: {end}");
         error_log::flush(LAST_LINES);
         std::process::exit(1);
     }

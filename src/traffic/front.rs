@@ -110,7 +110,7 @@ impl Front {
                 Ok((stream, peer)) => self.welcome(index, stream, peer),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    log::error!("no connection can be accepted: {error}");
+                    log::error!("cannot accept connections: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

@@ -73,13 +73,13 @@ pub struct Group {
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// A group whose `Host` has characters that no header can carry.
-    #[error("upstreams.{0}: its Host cannot be sent in a header")]
+    #[error("upstreams.{0}: host_header cannot be sent in a header")]
     Host(String),
     /// A route's folder, which was there when the settings were read.
     #[error("routes[{0}].files.root cannot be opened: {1}")]
     Folder(usize, io::Error),
     /// TLS cannot be offered.
-    #[error("TLS cannot be offered: {0}")]
+    #[error("cannot enable TLS: {0}")]
     Tls(#[from] tls::Error),
 }
 

@@ -34,7 +34,7 @@ impl Upstream {
             Ok(Some(check)) => Arc::<dyn HealthCheck + Send + Sync>::from(check),
             Ok(None) => return,
             // A path or host that no request can carry, which the settings' reader lets nobody have.
-            Err(error) => return log::error!("upstream {}: no health checks: {error}", settings.name),
+            Err(error) => return log::error!("upstream {}: cannot run health checks: {error}", settings.name),
         };
         let (state, now) = (self.state(), self.now.load());
         let members = now.members.iter().zip(&state.states);

@@ -36,7 +36,7 @@ impl Upstream {
     async fn look_up(&self, settings: &Arc<config::Upstream>, unresolved: &mut BTreeSet<String>) {
         let resolver = match Resolver::new(&settings.resolve.servers) {
             Ok(resolver) => resolver,
-            Err(error) => return log::error!("upstream {}: no names are looked up: {error}", settings.name),
+            Err(error) => return log::error!("upstream {}: cannot look up names: {error}", settings.name),
         };
         let mut servers = settings.servers.clone();
         for server in &mut servers {
@@ -44,16 +44,13 @@ impl Upstream {
             match resolver.addresses(name).await {
                 Ok(found) => {
                     if unresolved.remove(name) {
-                        log::info!("upstream {}: {name} is resolved again", settings.name);
+                        log::info!("upstream {}: {name} resolves again", settings.name);
                     }
                     server.addresses = followed(&server.addresses, &found);
                 }
                 // Once for each time that it begins.
                 Err(error) if unresolved.insert(name.clone()) => {
-                    log::warn!(
-                        "upstream {}: {name} cannot be resolved and keeps its addresses: {error}",
-                        settings.name
-                    );
+                    log::warn!("upstream {}: {name} cannot be resolved, its addresses stay: {error}", settings.name);
                 }
                 Err(_) => {}
             }
@@ -68,7 +65,7 @@ impl Upstream {
         for (before, after) in settings.servers.iter().zip(servers).filter(|(before, after)| before != after) {
             let name = after.name.as_deref().unwrap_or_default();
             log::info!(
-                "upstream {}: {name} is at {:?} now, was at {:?}",
+                "upstream {}: {name} now resolves to {:?}, before {:?}",
                 settings.name,
                 after.addresses,
                 before.addresses

@@ -128,7 +128,7 @@ fn a_file_that_is_wrong_changes_nothing_and_is_told() {
     assert_eq!(edge.ask(&Request::get("/")).text(), "old", "not even what was right in it");
 
     edge.signal("HUP");
-    edge.wait_for_log("everything stays as it was: clint: ");
+    edge.wait_for_log("reload failed, nothing changed: clint: ");
     edge.rewrite(|setup| {
         setup.without("clint").set("routes", json!([{ "path": "/", "files": { "root": "/nowhere" } }]))
     });

@@ -111,7 +111,7 @@ fn goes_on(edge: &mut Edge, why: &str) {
     assert_eq!((answer.status, answer.problem().as_str()), (409, "upgrade-failed"), "{answer:?}");
     let detail = answer.json()["detail"].as_str().unwrap().to_owned();
     assert!(detail.starts_with("This process goes on. ") && detail.contains(why), "{detail}");
-    edge.wait_for_log("no upgrade, this process goes on: ");
+    edge.wait_for_log("upgrade failed, this process continues: ");
     eventually("it sells", || buy(edge.address(), &purchase()).is_order().then_some(()));
     assert_eq!(edge.sold(), sold + 1);
     eventually("it is ready", || edge.is_ready().then_some(()));
@@ -164,7 +164,7 @@ fn an_upgrade_applies_what_a_reload_cannot() {
     edge.signal("USR2");
     let id = eventually("it is followed", || {
         let log = edge.log();
-        let line = log.lines().find(|line| line.ends_with(" is ready and follows this one"))?.to_owned();
+        let line = log.lines().find(|line| line.ends_with(" has taken over"))?.to_owned();
         line.split("process ").nth(1)?.split(' ').next()?.parse().ok()
     });
     let next = Successor::new(id);

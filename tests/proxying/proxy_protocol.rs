@@ -90,8 +90,8 @@ fn what_is_no_header_ends_the_connection() {
         let refused = || edge.metric("spikegate_proxy_headers_refused_total", "");
         eventually("it is counted", || (refused() == n as u64 + 1).then_some(()));
     }
-    edge.wait_for_log("no PROXY header: it does not begin with one");
-    assert!(edge.log().lines().filter(|line| line.contains("no PROXY header")).count() <= none.len());
+    edge.wait_for_log("invalid PROXY header: it does not begin with one");
+    assert!(edge.log().lines().filter(|line| line.contains("invalid PROXY header")).count() <= none.len());
     // Half of one is not waited for, nor is none.
     for half in [&b""[..], b"PROXY TCP4 192.0.2.7", &v2_tcp4()[..20]] {
         let mut connection = Connection::to(edge.address());

@@ -135,7 +135,7 @@ fn certificates_are_replaced_while_connections_go_on() {
     let shown = before.file().with_file_name("tickets.pem");
     std::fs::copy(of(&new, "certificate"), &shown).unwrap();
     edge.signal("HUP");
-    edge.wait_for_log("not reloaded, everything stays as it was: ");
+    edge.wait_for_log("reload failed, nothing changed: ");
     edge.wait_for_log("listen[0].tls.certificates[0].key: ");
     edge.wait_for_log("is not the key of the certificate in");
     assert_eq!(before.connect(edge.address(), NAME).ask(&purchase()).status, 201);

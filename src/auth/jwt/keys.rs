@@ -68,19 +68,19 @@ enum Material {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// A secret that everybody may have.
-    #[error("is a key in PEM, which is no secret: a public key can be had by anybody")]
+    #[error("is a PEM key, which is not a secret: anyone can have a public key")]
     SecretIsPem,
     /// A secret that can be guessed, or that is none.
-    #[error("must hold 32 to 1024 visible ASCII characters (what is there is not shown: it may be a secret)")]
+    #[error("must contain 32 to 1024 visible ASCII characters (its content is not shown because it may be a secret)")]
     SecretUnfit,
     /// Nothing that we know.
-    #[error("must hold a public key in PEM, of Ed25519 or RSA")]
+    #[error("must contain a public Ed25519 or RSA key in PEM")]
     NoPublicKey,
     /// RSA, but too short.
     #[error("is an RSA key of fewer than 2048 bits")]
     Short,
     /// No set of keys.
-    #[error("must hold a set of keys in JSON (JWKS, RFC 7517)")]
+    #[error("must contain a JSON Web Key Set (RFC 7517)")]
     NoSet,
 }
 

@@ -46,21 +46,21 @@ fn tokens() {
         ),
         (
             format!("audience: a, algorithms: [HS256], secret_file: '{pem}'"),
-            vec!["sales.t.buyer.secret_file: is a key in PEM, which is no secret: a public key can be had by anybody"],
+            vec!["sales.t.buyer.secret_file: is a PEM key, which is not a secret: anyone can have a public key"],
         ),
         (
             format!("audience: a, algorithms: [HS256], secret_file: '{short}'"),
             vec![
-                "sales.t.buyer.secret_file: must hold 32 to 1024 visible ASCII characters (what is there is not shown: it may be a secret)",
+                "sales.t.buyer.secret_file: must contain 32 to 1024 visible ASCII characters (its content is not shown because it may be a secret)",
             ],
         ),
         (
             format!("audience: a, algorithms: [RS256], public_key_files: ['{pem}']"),
-            vec!["sales.t.buyer.public_key_files[0]: must hold a public key in PEM, of Ed25519 or RSA"],
+            vec!["sales.t.buyer.public_key_files[0]: must contain a public Ed25519 or RSA key in PEM"],
         ),
         (
             format!("audience: a, algorithms: [RS256], jwks_file: '{pem}'"),
-            vec!["sales.t.buyer.jwks_file: must hold a set of keys in JSON (JWKS, RFC 7517)"],
+            vec!["sales.t.buyer.jwks_file: must contain a JSON Web Key Set (RFC 7517)"],
         ),
         (
             "audience: a, algorithms: [RS256], jwks_file: /nowhere/jwks".to_owned(),

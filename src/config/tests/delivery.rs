@@ -39,8 +39,8 @@ fn a_poor_secret_is_told_without_being_shown() {
     let yaml = DELIVERY.replace("HERE", &format!("upstream: orders, secret_file: {}", file.path().display()));
     check(
         &yaml,
-        &["delivery.secret_file: must hold 16 to 256 visible ASCII characters \
-           (what is there is not shown: it may be a secret)"],
+        &["delivery.secret_file: must contain 16 to 256 visible ASCII characters \
+           (its content is not shown because it may be a secret)"],
     );
     std::fs::write(file.path(), "swordfish-swordfish\n").expect("it is written");
     assert_eq!(read(&yaml).delivery.map(|delivery| delivery.secret_file), Some(file.path().to_owned()));

@@ -157,7 +157,7 @@ fn control() {
     std::fs::write(file.path(), "swordfish\n").expect("the token is written");
     check(
         &format!("{{sales: {{t: }}, control: {{token_file: '{path}'}}}}"),
-        &[&format!("control.token_file: {token} in that file (what is there is not shown: it may be a secret)")],
+        &[&format!("control.token_file: {token} in that file (its content is not shown because it may be a secret)")],
     );
     std::fs::write(file.path(), "swordfish-swordfish\n").expect("the token is written");
     check(

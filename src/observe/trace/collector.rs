@@ -59,7 +59,7 @@ impl SpanExporter for Exporter {
             Err(error) => {
                 counts().failed.add(spans);
                 // One batch in two seconds at most, so this is no flood.
-                log::warn!("tracing.endpoint: {spans} spans could not be sent: {error}");
+                log::warn!("tracing.endpoint: cannot send {spans} spans: {error}");
             }
         }
         result

@@ -166,7 +166,7 @@ impl Link {
         }
         promise::check(&self.settings, address, settings, said("connected_slaves"))?;
         let primary_id = said("master_replid").unwrap_or_else(|| {
-            log::warn!("Redis at {address} may not be asked for INFO: whether it was started anew cannot be seen");
+            log::warn!("Redis at {address} does not allow INFO: a restart of Redis cannot be detected");
             REIGN_UNKNOWN
         });
         Ok(primary_id.into())

@@ -110,12 +110,12 @@ impl Front {
                 self.entrance.limits().header_refused();
                 let enabled = log::log_enabled!(log::Level::Warn);
                 if let Some(others) = self.header_log.count(enabled) {
-                    log::warn!("{peer}: no PROXY header: {error} ({} more since the last line)", others - 1);
+                    log::warn!("{peer}: invalid PROXY header: {error} ({} more since the last line)", others - 1);
                 }
             }
             Aborted::Handshake(error) => {
                 self.entrance.limits().handshake_failed();
-                log::debug!("{peer}: no TLS: {error}");
+                log::debug!("{peer}: TLS handshake failed: {error}");
             }
             Aborted::Full | Aborted::Gone => {}
         }

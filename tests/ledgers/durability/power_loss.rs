@@ -180,7 +180,7 @@ fn an_edge_that_starts_does_not_recreate_a_sale_whose_orders_the_order_service_h
     redis.start_again();
     edge.start_again();
     sells_again(&edge);
-    edge.wait_for_log("without knowing whether it was sold from before");
+    edge.wait_for_log("without knowing whether it was sold before");
 }
 
 /// Its delivery is still the dead one's, which must not keep it from asking.

@@ -62,7 +62,7 @@ fn where_redis_may_not_be_asked_the_edge_says_so_and_sells() {
     let edge = setup.start();
     sells_on(&edge);
     edge.wait_for_log("CONFIG GET is not allowed");
-    edge.wait_for_log("may not be asked for INFO");
+    edge.wait_for_log("does not allow INFO");
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn without_the_order_service_a_sale_is_reconciled_only_if_that_is_said() {
     for arguments in [&[][..], &["--apply"]] {
         let (code, report) = reconcile(&edge, arguments);
         assert_eq!(code, 1, "{report}");
-        assert!(report["error"].as_str().unwrap().contains("the order service cannot be asked"), "{report}");
+        assert!(report["error"].as_str().unwrap().contains("the order service does not answer"), "{report}");
     }
     assert_eq!(redis.sold(), 1, "and nothing was changed");
     let (code, report) = reconcile(&edge, &["--without-order-service"]);

@@ -65,7 +65,7 @@ fn logs_are_opened_again_and_no_line_is_lost_under_load() {
     }
     let sums: u64 = next.iter().sum();
     assert!(sums > 0);
-    becomes("lines of the error log", 5, || all("error.log").matches("logs opened again").count());
+    becomes("lines of the error log", 5, || all("error.log").matches("logs reopened").count());
     assert_eq!(edge.metric("spikegate_access_log_dropped_total", ""), 0);
     assert!(path("access.log").metadata().is_ok_and(|about| {
         use std::os::unix::fs::PermissionsExt;

@@ -160,7 +160,7 @@ fn a_redis_that_is_started_again_loses_no_delivery() {
     assert!(receiver.orders().values().all(|kinds| *kinds == ["held"]));
     no_entry_is_missing(&[&receiver], version);
     assert_eq!(
-        edge.log().lines().filter(|line| line.contains("cannot be delivered")).count(),
+        edge.log().lines().filter(|line| line.contains("cannot deliver the log")).count(),
         0,
         "the sync told of it"
     );
