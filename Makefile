@@ -41,7 +41,7 @@ KEEP ?=
 # rustup puts cargo where only login shells look for it, and nginx is where only administrators do.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin
 
-.PHONY: help run build install uninstall test torture mutants fuzz image image-test bench bench-smoke bench-designs profile \
+.PHONY: help run build dist install uninstall test torture mutants fuzz image image-test bench bench-smoke bench-designs profile \
 	bench-tools bench-stores clean
 
 help: ## prints this list
@@ -56,6 +56,11 @@ run: ## starts four backends and the edge: PORT=8080 BACKENDS=13001-13004 CONTRO
 build: ## builds the edge and the order service
 	@scripts/need cmake
 	cargo build --release --workspace
+
+dist: ## packages the release binaries: a Debian package and a tarball in target/dist
+	@scripts/need cmake dpkg-shlibdeps
+	cargo build --release --workspace
+	@scripts/dist --binaries '$(BUILT)/release' --output '$(BUILT)/dist'
 
 # What is installed below PREFIX, besides the manual pages.
 INSTALLED = bin/spikegate bin/spikegate-orders lib/systemd/system/spikegate.service lib/systemd/system/spikegate-orders@.service \
