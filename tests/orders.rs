@@ -1,6 +1,5 @@
 //! The order service: how orders reach it, and how they are paid and cancelled.
 
-mod designs;
 mod payments;
 mod receiving;
 mod sending;

@@ -136,14 +136,13 @@ pub struct Shelf {
     folder: TempDir,
     postgres: Option<Postgres>,
     control: String,
-    designs: bool,
 }
 
 impl Shelf {
     /// A SQLite file. No edge answers.
     pub fn sqlite() -> Self {
         let folder = TempDir::with_prefix("spikegate-shelf-").unwrap();
-        let shelf = Self { folder, postgres: None, control: "http://127.0.0.1:1".to_owned(), designs: false };
+        let shelf = Self { folder, postgres: None, control: "http://127.0.0.1:1".to_owned() };
         std::fs::write(shelf.secret_file(), format!("{SECRET}\n")).unwrap();
         shelf
     }
@@ -151,11 +150,6 @@ impl Shelf {
     /// A PostgreSQL. No edge answers.
     pub fn postgres() -> Self {
         Self { postgres: Some(Postgres::start()), ..Self::sqlite() }
-    }
-
-    /// The same, its services with the designs that the edge is compared with.
-    pub fn with_designs(self) -> Self {
-        Self { designs: true, ..self }
     }
 
     /// The same, with the edge whose control listener has this address.
@@ -190,7 +184,6 @@ impl Shelf {
         let secret = self.secret_file().display().to_string();
         let arguments = ["--database", &database, "--control", &self.control];
         let arguments = arguments.into_iter().chain(["--secret-file", &secret, "--payment", payment]);
-        let arguments = arguments.chain(self.designs.then_some("--designs"));
         OrderService::spawn(payment, listen, &arguments.map(str::to_owned).collect::<Vec<_>>())
     }
 

@@ -17,7 +17,6 @@ pub mod api;
 mod clock;
 pub mod database;
 pub mod delivery;
-pub mod designs;
 pub mod echo;
 pub mod edge;
 pub mod health;

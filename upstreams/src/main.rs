@@ -13,7 +13,7 @@ use spikegate_orders::edge::EdgeClient;
 use spikegate_orders::payment::DemoProvider;
 use spikegate_orders::settlement_worker::SettlementWorker;
 use spikegate_orders::signature::SecretFile;
-use spikegate_orders::{designs, echo, health, page, sales_page, server};
+use spikegate_orders::{echo, health, page, sales_page, server};
 
 /// Spikegate's order service. With a database it stores orders and takes payments. All other paths return a description
 /// of the request, as the demo's backends do.
@@ -47,10 +47,6 @@ struct Arguments {
     /// Payment provider: demo (the same as demo:approve), demo:decline, demo:slow=2s or demo:twice.
     #[arg(long, default_value = "demo", value_name = "PROVIDER", requires = "database")]
     payment: DemoProvider,
-    /// Also the two designs that Spikegate is compared with (docs/internals/designs.md), at /designs/. For measuring
-    /// only; needs PostgreSQL.
-    #[arg(long, requires = "database")]
-    designs: bool,
 }
 
 #[tokio::main]
@@ -91,15 +87,10 @@ async fn service(database: &str, arguments: &Arguments) -> Result<Router, String
         None => None,
     };
     let edge = Arc::new(EdgeClient::new(&arguments.control, token.as_deref()).map_err(|error| error.to_string())?);
-    let designs = if arguments.designs {
-        designs::routes(database).await.map_err(|error| error.to_string())?
-    } else {
-        Router::new()
-    };
     let database = Database::open(database).await.map_err(|error| error.to_string())?;
     let worker = Arc::new(SettlementWorker::new(database.clone(), Arc::clone(&edge), Box::new(arguments.payment)));
     tokio::spawn(Arc::clone(&worker).work());
     let secret = SecretFile::new(arguments.secret_file.clone());
     let pages = sales_page::routes(Arc::clone(&edge));
-    Ok(api::routes(Service { database, edge, worker, secret }).merge(pages).merge(designs))
+    Ok(api::routes(Service { database, edge, worker, secret }).merge(pages))
 }

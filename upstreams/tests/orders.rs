@@ -241,17 +241,6 @@ fn a_name_that_no_header_can_carry_is_refused() -> Done {
 }
 
 #[test]
-fn the_designs_are_refused_without_postgresql() -> Done {
-    let output = Command::new(env!("CARGO_BIN_EXE_spikegate-orders"))
-        .args(["--listen", "127.0.0.1:0", "--database", "sqlite:orders.db", "--designs"])
-        .output()?;
-    assert!(!output.status.success());
-    let text = String::from_utf8(output.stderr)?;
-    assert!(text.contains("--designs needs --database postgres://"), "{text}");
-    Ok(())
-}
-
-#[test]
 fn signals_end_it_cleanly_with_connections_open() -> Done {
     for signal in ["-TERM", "-INT"] {
         let mut orders = Orders::start(&[])?;

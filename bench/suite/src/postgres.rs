@@ -7,8 +7,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::process::{Process, first_line, run};
-use crate::testbed::START;
+use crate::process::{Process, START, first_line, run};
 
 /// How long making the database's files may take.
 const MAKE: Duration = Duration::from_secs(60);

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 const SERVER_CORE: usize = 0;
 const OTHER_CORE: usize = 1;
 
+/// Startup timeout of a server.
+pub const START: Duration = Duration::from_secs(10);
+
 /// How long a process may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
 

@@ -9,10 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::contestant::Contestant;
 use crate::http::{BACKENDS, CONTROL, EDGE, REDIS, get};
-use crate::process::{Process, must};
+use crate::process::{Process, START, must};
 
-/// Startup timeout of a server.
-pub const START: Duration = Duration::from_secs(10);
 /// What the names of temporary folders begin with; then comes the suite's process id.
 const FOLDERS: &str = "spikegate-bench-";
 /// The large answer of the backends.
@@ -27,7 +25,7 @@ pub struct Places {
     pub bench: PathBuf,
     /// The folder of `spikegate`.
     pub product: PathBuf,
-    /// The folder of `floor`.
+    /// The folder of `floor` and `designs`.
     pub tools: PathBuf,
 }
 

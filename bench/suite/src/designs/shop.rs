@@ -14,7 +14,7 @@ use crate::postgres::Postgres;
 use crate::process::{Process, run};
 use crate::testbed::{Folder, Places, await_ready, new_folder, number_after, start};
 
-/// Where the order service listens.
+/// Where the order service, or the server of the designs, listens.
 const ORDERS: SocketAddr = BACKENDS[0];
 /// How long deliveries may take to become rows.
 const DELIVERY: Duration = Duration::from_secs(60);
@@ -45,7 +45,7 @@ impl Design {
         matches!(self, PreDeduct | PreDeductSynced)
     }
 
-    /// What the order service calls it.
+    /// Its name in the paths of the designs' server.
     fn name(self) -> &'static str {
         if self == PayFirst { "pay-first" } else { "order-first" }
     }
@@ -122,13 +122,15 @@ impl Shop {
         let folder = new_folder(&places.bench.join("conf")).map_err(|error| error.to_string())?;
         let at = folder.path();
         let postgres = Postgres::start(at, design != OrderFirstUnsynced)?;
-        let mut command = Command::new(places.product.join("spikegate-orders"));
+        let program =
+            if design.has_edge() { places.product.join("spikegate-orders") } else { places.tools.join("designs") };
+        let mut command = Command::new(program);
         command.current_dir(at).args(["--listen", &ORDERS.to_string(), "--database", &postgres.url()]);
-        command.args(["--control", &format!("http://{}", crate::http::CONTROL), "--secret-file", "delivery.secret"]);
-        // The demo's provider of payments says yes at once.
-        command.args(["--payment", "demo"]).env("RUST_LOG", "warn");
-        if !design.has_edge() {
-            command.arg("--designs");
+        if design.has_edge() {
+            let control = format!("http://{}", crate::http::CONTROL);
+            command.args(["--control", &control, "--secret-file", "delivery.secret"]);
+            // The demo's payment provider approves at once.
+            command.args(["--payment", "demo"]).env("RUST_LOG", "warn");
         }
         let orders = start(&mut command, at, "orders", true, &[ORDERS])?;
         let (mut redis, mut edge) = (None, None);

@@ -1,19 +1,19 @@
-//! The two designs that Spikegate is compared with, as well as a database alone can do them
-//! (docs/internals/designs.md). For measuring only; `spikegate-orders` has them if it is started with `--designs`.
+//! The two designs of selling that Spikegate is compared with (docs/internals/designs.md). They sell from PostgreSQL
+//! alone.
 //!
 //! | | purchase | payment | an order that is never paid |
 //! |---|---|---|---|
-//! | `order-first` | takes a ticket and writes the order, one transaction | of a held order | gives its ticket back |
-//! | `pay-first` | writes the order | takes a ticket, or the money is due back | holds nothing |
+//! | `order-first` | takes a ticket and writes the order, one transaction | of a held one | releases its ticket |
+//! | `pay-first` | writes the order | takes a ticket, or the payment is refunded | holds nothing |
 //!
 //! ```text
-//! PUT  /designs/{design}                  {"total": 10000, "hold_ms": 60000}: a new sale, and none of the old orders
+//! PUT  /designs/{design}                  {"total": 10000, "hold_ms": 60000}: starts a new sale and deletes all orders
 //! POST /designs/{design}/purchase         201, or 409 sold-out; X-User-Id is the buyer
-//! POST /designs/{design}/orders/{id}/pay  200 (as often as it is asked), or 409 refund-due, 409 order-released
+//! POST /designs/{design}/orders/{id}/pay  200 (also when repeated), or 409 refund-due, 409 order-released
 //! ```
 //!
-//! Neither takes money from anybody, so a payment here is one transaction, where a real one
-//! ([`settlements`](crate::settlements)) is several, and there is nothing that a crash could leave half done.
+//! Neither design has a payment provider: a payment is one transaction. Real payments (`upstreams/src/settlements.rs`)
+//! take several.
 
 use std::time::Duration;
 
@@ -28,23 +28,25 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::response::{database_error, document, problem};
+use response::{database_error, document, problem};
 
-const TABLES: &str = include_str!("designs/tables.sql");
+mod response;
 
-/// Connections to PostgreSQL for each design, chosen by measurement. Those who take a ticket wait for each other at its
-/// row, and the more of them wait there the slower it gets: of 1, 2, 3, 4, 6, 8 and 16, four sold the most orders per
-/// second. Orders that take none share the disk's syncs.
+const TABLES: &str = include_str!("tables.sql");
+
+/// Connections to PostgreSQL for each design, chosen by measurement. Transactions that take a ticket wait for the
+/// lock of one row, and more waiters make it slower: of 1, 2, 3, 4, 6, 8 and 16 connections, 4 sold the most orders per
+/// second. Transactions that take no ticket run in parallel and share the syncs of the disk.
 const ORDER_FIRST_CONNECTIONS: u32 = 4;
 const PAY_FIRST_CONNECTIONS: u32 = 16;
 
-/// The longest wait for a connection; that for a statement is as long.
+/// Timeout for a connection of the pool, and for a statement.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How often unpaid orders are looked for whose hold has ended; an edge does so with its sync, by default as often.
+/// How often expired holds are released; the same as the default sync interval of an edge.
 const SWEEP: Duration = Duration::from_millis(100);
 
-/// Which design. In paths and in the database it has its name.
+/// A design; its name appears in paths and in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Design {
@@ -61,7 +63,7 @@ impl Design {
     }
 }
 
-/// Each design's connections.
+/// The connection pool of each design.
 #[derive(Clone)]
 struct Designs {
     order_first: PgPool,
@@ -77,18 +79,18 @@ impl Designs {
     }
 }
 
-/// Why the designs cannot be had.
+/// Why the designs cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// They are written for PostgreSQL.
-    #[error("--designs needs --database postgres://...")]
+    /// The database is not PostgreSQL.
+    #[error("--database must be postgres://...")]
     NotPostgres,
-    /// It cannot be reached, or the tables cannot be made.
-    #[error("--designs: {0}")]
+    /// The database cannot be reached, or the tables cannot be created.
+    #[error("cannot open the database: {0}")]
     Database(#[from] sqlx::Error),
 }
 
-/// The paths of both designs, their tables made and the sweep of unpaid orders going.
+/// Creates the tables, starts the release of expired holds, and returns the routes of both designs.
 ///
 /// # Errors
 ///
@@ -131,7 +133,7 @@ struct Sale {
 async fn open(State(designs): State<Designs>, Path(design): Path<Design>, Json(sale): Json<Sale>) -> Response {
     let opened = async {
         let mut transaction = designs.of(design).begin().await?;
-        // Locks the sale against purchases that are under way.
+        // Waits for purchases in progress and locks the sale.
         let statement = "INSERT INTO design_stock (design, total, sold, hold)
                          VALUES ($1, $2, 0, $3 * interval '1 millisecond')
                          ON CONFLICT (design) DO UPDATE SET total = excluded.total, sold = 0, hold = excluded.hold";
@@ -150,7 +152,7 @@ async fn open(State(designs): State<Designs>, Path(design): Path<Design>, Json(s
     }
 }
 
-/// One statement is one transaction and one round trip, and the sale's row stays locked for no longer than its commit.
+/// One statement is one transaction and one round trip: the row of the sale stays locked only until its commit.
 const ORDER_FIRST: &str = "
     WITH ticket AS (
         UPDATE design_stock SET sold = sold + 1 WHERE design = 'order-first' AND sold < total RETURNING hold
@@ -158,7 +160,7 @@ const ORDER_FIRST: &str = "
     INSERT INTO design_orders (order_id, design, buyer, state, expires_at)
     SELECT $1, 'order-first', $2, 'HELD', now() + hold FROM ticket";
 
-/// Orders are taken for as long as a ticket is left that nobody has paid; reading locks nothing.
+/// Accepts orders while paid tickets are fewer than the total; the read takes no lock.
 const PAY_FIRST: &str = "
     INSERT INTO design_orders (order_id, design, buyer, state)
     SELECT $1, 'pay-first', $2, 'UNPAID' FROM design_stock WHERE design = 'pay-first' AND sold < total";
@@ -188,7 +190,7 @@ async fn pay(State(designs): State<Designs>, Path((design, id)): Path<(Design, S
     };
     let paid = match paid {
         Ok(true) => Ok(Some("PAID".to_owned())),
-        // Paid before, or not to be paid.
+        // Already paid, or not payable.
         Ok(false) => state(pool, design, &id).await,
         Err(error) => Err(error),
     };
@@ -196,25 +198,25 @@ async fn pay(State(designs): State<Designs>, Path((design, id)): Path<(Design, S
     let conflict = |name, title, detail| problem(StatusCode::CONFLICT, name, title, detail, members.clone());
     match paid.as_ref().map(Option::as_deref) {
         Ok(Some("PAID")) => document(StatusCode::OK, &json!({ "order_id": id, "state": "PAID" })),
-        Ok(Some("REFUND_DUE")) => conflict("refund-due", "Refund due", "No ticket is left. The money is given back."),
-        Ok(Some(_)) => conflict("order-released", "Order released", "The hold has ended, and nothing was taken."),
+        Ok(Some("REFUND_DUE")) => conflict("refund-due", "Refund due", "No ticket is left. The payment is refunded."),
+        Ok(Some(_)) => conflict("order-released", "Order released", "The hold has ended; no money was taken."),
         Ok(None) => {
-            let detail = "There is no order of this id.";
+            let detail = "No order has this id.";
             problem(StatusCode::NOT_FOUND, "order-unknown", "Order unknown", detail, members)
         }
         Err(error) => database_error(error).into_response(),
     }
 }
 
-/// Whether it was paid now.
+/// Returns whether this call paid the order.
 async fn pay_held(pool: &PgPool, id: &str) -> sqlx::Result<bool> {
     let statement = "UPDATE design_orders SET state = 'PAID'
                      WHERE order_id = $1 AND design = 'order-first' AND state = 'HELD' AND expires_at > now()";
     Ok(sqlx::query(statement).bind(id).execute(pool).await?.rows_affected() == 1)
 }
 
-/// Whether it was paid now and has its ticket. The order is taken hold of first and the sale's row last, since that is
-/// the one which everybody waits for.
+/// Returns whether this call paid the order and took a ticket. It locks the order first and the contended row of the
+/// sale last.
 async fn pay_unpaid(pool: &PgPool, id: &str) -> sqlx::Result<bool> {
     let mut transaction = pool.begin().await?;
     let statement = "UPDATE design_orders SET state = 'PAID'
@@ -237,8 +239,8 @@ async fn state(pool: &PgPool, design: Design, id: &str) -> sqlx::Result<Option<S
     sqlx::query_scalar(statement).bind(id).bind(design.name()).fetch_optional(pool).await
 }
 
-/// Gives back what unpaid orders hold, for as long as the process lives. Several processes share the work: an order
-/// that one has locked is left to it.
+/// Releases expired holds until the process ends. Several processes share the work: each skips orders that another has
+/// locked.
 async fn sweep(pool: PgPool) {
     let statement = "
         WITH due AS (
@@ -256,7 +258,7 @@ async fn sweep(pool: PgPool) {
     loop {
         ticks.tick().await;
         if let Err(error) = sqlx::query(statement).execute(&pool).await {
-            log::warn!("unpaid orders cannot be looked for: {error}");
+            eprintln!("cannot release expired holds: {error}");
         }
     }
 }

@@ -1,12 +1,12 @@
--- The tables of the two designs, made when they are mounted; of no use to the order service itself.
+-- The tables of the two designs; created at the start.
 BEGIN;
--- Processes that start at once would make them at once, which IF NOT EXISTS does not allow for.
+-- IF NOT EXISTS does not protect against processes that create the tables at the same time.
 SELECT pg_advisory_xact_lock(7305808869232407918);
 CREATE TABLE IF NOT EXISTS design_stock (
     design TEXT     PRIMARY KEY,
     total  BIGINT   NOT NULL,
     sold   BIGINT   NOT NULL,
-    -- How long an order that has its ticket may stay unpaid.
+    -- How long an unpaid order keeps its ticket.
     hold   INTERVAL NOT NULL,
     CHECK (sold >= 0 AND sold <= total)
 );
