@@ -18,7 +18,7 @@ SECONDS ?= 4
 SCHEDULE ?=
 SEED ?=
 
-# Of `make fuzz`: one target (config, head, journal, reply, request) or all.
+# Of `make fuzz`: one target (config, forwarded, head, journal, jwt, proxy_header, reply, request) or all.
 TARGET ?=
 
 # How often `make bench-designs` measures, and how many tickets are sold each time.

@@ -3,9 +3,12 @@
 //! The targets in `fuzz/` call these, and so does a test, with every input of `fuzz/corpus`; the checks stand beside
 //! what they check. No product is built with the feature `fuzzing`.
 
+pub use crate::auth::jwt::fuzz::check as jwt;
 pub use crate::config::fuzz::check as config;
+pub use crate::http::client::forwarded::fuzz::check as forwarded;
 pub use crate::sale::request::fuzz::check as request;
 pub use crate::traffic::front::head::fuzz::check as head;
+pub use crate::traffic::front::proxy_protocol::fuzz::check as proxy_header;
 
 use crate::delivery::fuzz::can_be_told;
 
@@ -27,10 +30,13 @@ mod tests {
     type Check = fn(&[u8]);
 
     /// Each is the name of a binary in `fuzz/` and of a folder in `fuzz/corpus`.
-    const TARGETS: [(&str, Check); 5] = [
+    const TARGETS: [(&str, Check); 8] = [
         ("config", super::config),
+        ("forwarded", super::forwarded),
         ("head", super::head),
         ("journal", super::journal),
+        ("jwt", super::jwt),
+        ("proxy_header", super::proxy_header),
         ("reply", super::reply),
         ("request", super::request),
     ];

@@ -153,3 +153,6 @@ fn fault_of(error: &ErrorKind) -> TokenError {
         _ => TokenError::Malformed,
     }
 }
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;

@@ -5,7 +5,7 @@
 //! as the entries are proxies of ours too; what stands behind the first that is not was written by whoever liked to. Of
 //! anybody else that header means nothing.
 
-mod forwarded;
+pub(crate) mod forwarded;
 mod network;
 
 use std::net::{IpAddr, Ipv4Addr};

@@ -15,7 +15,7 @@ pub(crate) mod head;
 mod http2;
 mod loaned_stream;
 mod logged_request;
-mod proxy_protocol;
+pub(crate) mod proxy_protocol;
 mod redirect;
 mod render;
 mod stream;

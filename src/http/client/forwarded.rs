@@ -142,3 +142,6 @@ fn node(entry: &[u8]) -> Option<IpAddr> {
     };
     (behind.is_empty() || behind.strip_prefix(':').is_some_and(is_port)).then(|| address.to_canonical())
 }
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;

@@ -142,6 +142,9 @@ fn parse_v2(bytes: &[u8]) -> Result<Parsed, &'static str> {
     Ok(Parsed::Whole(client, V2_FIXED + len))
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
