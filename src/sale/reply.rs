@@ -17,8 +17,8 @@ use crate::sale::metrics::SaleMetrics;
 
 /// `Retry-After` of a fault that may pass at any moment, in seconds.
 const RETRY_SOON_S: u64 = 1;
-/// Clients that are refused because there are too many must not all return in the same second: `Retry-After` cycles from 1 to
-/// this number of seconds.
+/// Clients that are refused because there are too many must not all return in the same second: `Retry-After` cycles
+/// from 1 to this number of seconds.
 pub(crate) const RETRY_SPREAD_S: u64 = 3;
 /// `Retry-After` of a paused sale, in seconds. When it resumes is not known.
 const RETRY_PAUSED_S: u64 = 5;

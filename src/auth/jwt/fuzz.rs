@@ -14,9 +14,9 @@ const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/
 const AUDIENCE: &str = "tickets";
 const LEEWAY: Duration = Duration::from_secs(5);
 
-/// The bytes are tried as a token, and as the header and the payload (a line each) of tokens that are signed here. A token
-/// proves a buyer only if its signature is that of the secret and its header and claims are what the rules demand; with any
-/// other signature it proves nobody.
+/// The bytes are tried as a token, and as the header and the payload (a line each) of tokens that are signed here. A
+/// token proves a buyer only if its signature is that of the secret and its header and claims are what the rules
+/// demand; with any other signature it proves nobody.
 pub fn check(bytes: &[u8]) {
     thread_local! {
         static VERIFIERS: OnceCell<[Verifier; 2]> = const { OnceCell::new() };

@@ -8,8 +8,8 @@ const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const OTHER_PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
-/// The lines are the values of one header. What one of our proxies adds to the end, in the last line or in one of its own, is
-/// what counts, whatever stands in front of it; and lists of addresses alone are read as a list is.
+/// The lines are the values of one header. What one of our proxies adds to the end, in the last line or in one of its
+/// own, is what counts, whatever stands in front of it; and lists of addresses alone are read as a list is.
 pub fn check(bytes: &[u8]) {
     let lines: Vec<Vec<u8>> = bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
     for header in [AddressHeader::XForwardedFor, AddressHeader::Forwarded, AddressHeader::XRealIp] {

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// A header is whole from its last byte on, and partial before it; what follows changes nothing. What is wrong stays wrong.
-/// A header of version 1 says what its words say, and one of version 2 what its fields say.
+/// A header is whole from its last byte on, and partial before it; what follows changes nothing. What is wrong stays
+/// wrong. A header of version 1 says what its words say, and one of version 2 what its fields say.
 pub fn check(bytes: &[u8]) {
     let shown = || bytes.escape_ascii();
     match parse(bytes) {
