@@ -41,7 +41,7 @@ KEEP ?=
 # rustup puts cargo where only login shells look for it, and nginx is where only administrators do.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin
 
-.PHONY: help run build dist install uninstall test torture mutants fuzz image image-test bench bench-smoke bench-designs profile \
+.PHONY: help run build dist dist-test install uninstall test torture mutants fuzz image image-test bench bench-smoke bench-designs profile \
 	bench-tools bench-stores clean
 
 help: ## prints this list
@@ -62,6 +62,10 @@ dist: ## packages the release binaries: a Debian package and a tarball in target
 	cargo build --release --workspace
 	@scripts/dist --binaries '$(BUILT)/release' --output '$(BUILT)/dist'
 
+dist-test: dist ## installs the Debian package into an empty root, sells a ticket from it, and removes it; needs root
+	@scripts/need curl
+	@scripts/dist-test '$(BUILT)'/dist/spikegate_*.deb
+
 # What is installed below PREFIX, besides the manual pages.
 INSTALLED = bin/spikegate bin/spikegate-orders lib/systemd/system/spikegate.service lib/systemd/system/spikegate-orders@.service \
 	lib/sysusers.d/spikegate.conf share/bash-completion/completions/spikegate share/zsh/site-functions/_spikegate \
@@ -78,7 +82,7 @@ uninstall: ## removes what `make install` installed; settings and what was sold 
 		'$(DESTDIR)$(PREFIX)'/share/man/man1/spikegate-*.1
 
 test: ## checks the formatting, lints, and runs all tests
-	@scripts/need cmake git redis-server ab curl openssl postgresql chromium chromedriver prometheus wrk nginx shellcheck luacheck cargo-deny
+	@scripts/need cmake git dpkg-shlibdeps redis-server ab curl openssl postgresql chromium chromedriver prometheus wrk nginx shellcheck luacheck cargo-deny
 	cargo build --workspace
 	@scripts/lint; lint=$$?; \
 	echo "cargo test --workspace --no-fail-fast"; cargo test --workspace --no-fail-fast && \
