@@ -70,8 +70,8 @@ pub(super) fn buyer(node: &Node<'_>) -> Option<BuyerSource> {
 
 /// The id as anybody may say it.
 fn said(buyer: &mut Fields<'_>) -> Option<BuyerSource> {
-    if buyer.alternatives(&["header", "query", "body"], "two places could name two buyers") == 0 {
-        buyer.error_here("must have one of header, query and body; left out, nobody is told apart");
+    if buyer.alternatives(&["header", "query", "body"], "they could name two buyers") == 0 {
+        buyer.error_here("must have one of header, query and body");
     }
     let header = buyer.read("header", header_name).map(BuyerSource::Header);
     let query = buyer.read("query", member_name).map(BuyerSource::Query);
@@ -125,14 +125,11 @@ fn keys(buyer: &mut Fields<'_>, algorithms: &[Algorithm]) -> Vec<Key> {
     for algorithm in algorithms.iter().filter(|_| files_are_well) {
         if !keys.iter().any(|key| key.algorithm() == *algorithm) {
             let file = if *algorithm == Algorithm::Hs256 { "secret_file" } else { "public_key_files" };
-            buyer.error(
-                "algorithms",
-                format!("has {}, for which there is no key in {file} or jwks_file", algorithm.name()),
-            );
+            buyer.error("algorithms", format!("has {}, but {file} and jwks_file have no key for it", algorithm.name()));
         }
     }
     if keys.len() > KEYS_MAX {
-        buyer.error_here(format!("has {} keys; at most {KEYS_MAX} are tried", keys.len()));
+        buyer.error_here(format!("has {} keys; the maximum is {KEYS_MAX}", keys.len()));
     }
     keys
 }
@@ -142,7 +139,7 @@ fn key(node: &Node<'_>, parse: impl Fn(&[u8]) -> Result<Key, KeyError>, algorith
     let key = read(node, parse)?;
     if !algorithms.is_empty() && !algorithms.contains(&key.algorithm()) {
         let name = key.algorithm().name();
-        node.error(format!("is a key for {name}, which is not among the algorithms"));
+        node.error(format!("is a key for {name}, which is not in algorithms"));
     }
     Some(key)
 }
@@ -175,7 +172,7 @@ fn claim_name(node: &Node<'_>) -> Option<String> {
         ((1..=256).contains(&name.len()) && !name.chars().any(char::is_control)).then(|| name.to_owned())
     })(node)?;
     if ["iss", "aud", "exp", "nbf", "iat", "jti"].contains(&name.as_str()) {
-        node.error(format!("{name} says something of the token, not of the buyer"));
+        node.error(format!("{name} describes the token, not the buyer"));
         return None;
     }
     Some(name)
@@ -231,7 +228,7 @@ fn not_of_a_buyer(header: &str) -> Option<&'static str> {
             Some("says something of the request, not of its buyer")
         }
         "x-forwarded-for" | "x-real-ip" | "forwarded" | "x-forwarded-host" | "x-forwarded-proto" => {
-            Some("is written by the edge, and says where a client is, not who")
+            Some("is set by the edge and identifies an address, not a buyer")
         }
         "idempotency-key" => Some("names one purchase, not its buyer"),
         "x-admission" => Some("holds an admission token"),

@@ -29,7 +29,7 @@ fn logs(config: &Config, errors: &mut Errors) {
     for (path, place) in places.into_iter().chain([("access_log.path", access_log)]) {
         let Some(LogDestination::File(file)) = place else { continue };
         if let Some((other, _)) = files.iter().find(|(_, taken)| taken == file) {
-            errors.push_relation(path, &[path, other], format!("is the file of {other}, too"));
+            errors.push_relation(path, &[path, other], format!("is also the file of {other}"));
         }
         files.push((path.to_owned(), file.clone()));
     }
@@ -41,8 +41,7 @@ fn replicas(config: &Config, errors: &mut Errors) {
         && replicas.timeout >= *response_timeout
     {
         let (path, other) = ("ledger.redis.replicas.timeout", "ledger.redis.response_timeout");
-        let message =
-            format!("must be less than {other} ({}), within which it is waited for", briefly(*response_timeout));
+        let message = format!("must be less than {other} ({}), which includes it", briefly(*response_timeout));
         errors.push_relation(path, &[path, other], message);
     }
 }
@@ -52,7 +51,7 @@ fn listeners(config: &Config, errors: &mut Errors) {
     let own = own_addresses(config);
     for (index, (path, address)) in own.iter().enumerate() {
         for (other_path, other) in own[..index].iter().filter(|(_, other)| overlap(*address, *other)) {
-            let message = format!("{address} is taken by {other_path} ({other}) already");
+            let message = format!("{address} is already used by {other_path} ({other})");
             errors.push_relation(path, &[path, other_path], message);
         }
     }
@@ -91,7 +90,7 @@ fn backends(config: &Config, errors: &mut Errors) {
     for upstream in &config.upstreams {
         let path = format!("upstreams.{}.servers", upstream.name);
         if !upstream.servers.is_empty() && upstream.servers.iter().all(|server| server.backup) {
-            errors.push_relation(&path, &[&path], "must have one that is no backup");
+            errors.push_relation(&path, &[&path], "must have at least one server that is not a backup");
         }
         let addresses: Vec<SocketAddr> =
             upstream.servers.iter().flat_map(|server| server.addresses.iter().copied()).collect();
@@ -103,7 +102,7 @@ fn backends(config: &Config, errors: &mut Errors) {
             }
             // A request is not tried twice at one backend, which two servers with one address would make it.
             if addresses[..index].contains(&address) {
-                errors.push(&path, format!("{address} stands there twice; its weight can be raised instead"));
+                errors.push(&path, format!("{address} is listed twice; raise its weight instead"));
             }
         }
     }
@@ -111,7 +110,7 @@ fn backends(config: &Config, errors: &mut Errors) {
 
 fn routes(config: &Config, errors: &mut Errors) {
     if config.routes.is_empty() && config.sales.is_empty() {
-        let message = "must have an entry, unless sales has one: there is nothing to do";
+        let message = "must have an entry unless sales has one";
         errors.push_relation("routes", &["routes", "sales"], message);
     }
     for (index, route) in config.routes.iter().enumerate() {
@@ -121,9 +120,9 @@ fn routes(config: &Config, errors: &mut Errors) {
         let settings: Vec<String> = takers.iter().chain([&index]).flat_map(matched_by).collect();
         let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
         let message = format!(
-            "is never reached: the first route that matches is taken, and {} {} all that it would; put it first",
+            "is never reached: the first route that matches is used, and {} {} all of its requests; move it up",
             takers.iter().map(path).collect::<Vec<_>>().join(" and "),
-            if takers.len() == 1 { "takes" } else { "take" },
+            if takers.len() == 1 { "matches" } else { "match" },
         );
         errors.push_relation(&path(&index), &settings, message);
     }
@@ -149,9 +148,9 @@ fn takes(route: &Route, host: Option<&str>, path: &str) -> bool {
 
 fn sales(config: &Config, errors: &mut Errors) {
     let sales = &config.sales;
-    no_two_share(sales, "path", |sale| Some(&sale.path), "a purchase must say which of the two it means", errors);
-    no_two_share(sales, "key", |sale| Some(&sale.key), "one stock cannot be two sales", errors);
-    no_two_share(sales, "stat_log", |sale| sale.stat_log.as_ref(), "its lines do not say which sale they mean", errors);
+    no_two_share(sales, "path", |sale| Some(&sale.path), "a purchase must name one sale", errors);
+    no_two_share(sales, "key", |sale| Some(&sale.key), "two sales cannot share one stock", errors);
+    no_two_share(sales, "stat_log", |sale| sale.stat_log.as_ref(), "its lines do not name the sale", errors);
     for sale in sales {
         let of_sale = |setting: &str| format!("sales.{}.{setting}", sale.id);
         path_is_free(sale, &of_sale("path"), errors);
@@ -173,7 +172,7 @@ fn no_two_share<'a, T: PartialEq + 'a>(
         if let Some(earlier) = sales[..index].iter().find(same) {
             let (path, other_path) =
                 (format!("sales.{}.{setting}", sale.id), format!("sales.{}.{setting}", earlier.id));
-            errors.push_relation(&path, &[&path, &other_path], format!("is that of {other_path} too, but {why}"));
+            errors.push_relation(&path, &[&path, &other_path], format!("is the same as {other_path}, but {why}"));
         }
     }
 }
@@ -181,7 +180,7 @@ fn no_two_share<'a, T: PartialEq + 'a>(
 /// `/sales/{id}` tells what is left, at every edge and for every sale.
 fn path_is_free(sale: &Sale, path: &str, errors: &mut Errors) {
     if sale.path == "/sales" || sale.path.starts_with("/sales/") {
-        errors.push_relation(path, &[path], "must not be below /sales/, where buyers ask what is left");
+        errors.push_relation(path, &[path], "must not be below /sales/, which the edge answers itself");
     }
 }
 
@@ -190,13 +189,14 @@ fn times_fit(config: &Config, sale: &Sale, of_sale: impl Fn(&str) -> String, err
     if let (Some(opens), Some(closes)) = (sale.opens_at_ms, sale.closes_at_ms)
         && closes <= opens
     {
-        let message = "must be after opens_at, or nothing would ever be sold";
+        let message = "must be after opens_at, or nothing could be sold";
         errors.push_relation(&closes_path, &[&closes_path, &opens_path], message);
     }
     let (hold_path, deadline_path, deadline) = (of_sale("hold"), of_sale("deadline"), briefly(sale.deadline));
     if sale.hold <= sale.deadline {
-        let message =
-            format!("must be longer than deadline ({deadline}), or an order could end before its buyer hears of it");
+        let message = format!(
+            "must be longer than deadline ({deadline}), or an order could expire before its buyer gets the answer"
+        );
         errors.push_relation(&hold_path, &[&hold_path, &deadline_path], message);
     }
     if let Store::Redis(Redis { response_timeout, .. }) = &config.ledger.store
@@ -204,7 +204,7 @@ fn times_fit(config: &Config, sale: &Sale, of_sale: impl Fn(&str) -> String, err
     {
         let path = "ledger.redis.response_timeout";
         let message = format!(
-            "must be less than {deadline_path} ({deadline}), or a purchase could not be told its outcome in time"
+            "must be less than {deadline_path} ({deadline}), or a purchase would time out before the ledger does"
         );
         errors.push_relation(path, &[path, &deadline_path], message);
     }
@@ -222,12 +222,12 @@ fn buyer_can_be_told(sale: &Sale, of_sale: impl Fn(&str) -> String, errors: &mut
             BuyerSource::Anonymous => errors.push_relation(
                 &path,
                 &[&path, &buyer],
-                "needs to know buyers apart: say in `buyer` where a buyer's id comes from, or set it to 0",
+                "requires a buyer id: set `buyer`, or set this limit to 0",
             ),
             BuyerSource::Body(_) if sale.seed_dialect => errors.push_relation(
                 &buyer,
                 &[&buyer, &path, &dialect],
-                format!("cannot be in the body while seed_dialect lets GET buy, which has none: {name} would not hold"),
+                format!("cannot be in the body with seed_dialect, because a GET has no body: {name} would not hold"),
             ),
             _ => {}
         }
@@ -238,13 +238,13 @@ fn buyer_can_be_told(sale: &Sale, of_sale: impl Fn(&str) -> String, errors: &mut
 fn proxies_can_be_told(config: &Config, sale: &Sale, of_sale: impl Fn(&str) -> String, errors: &mut Errors) {
     if matches!(sale.buyer, BuyerSource::ProxyHeader(_)) && config.trusted_proxies.is_empty() {
         let path = of_sale("buyer");
-        let message = "is from trusted_proxies, of which there are none, so nobody could buy";
+        let message = "comes from trusted_proxies, but trusted_proxies is empty, so no purchase would succeed";
         errors.push_relation(&path, &[&path, "trusted_proxies"], message);
     }
 }
 
 fn delivery(config: &Config, errors: &mut Errors) {
     if config.delivery.is_some() && config.sales.is_empty() {
-        errors.push_relation("delivery", &["delivery", "sales"], "has nothing to deliver: there are no sales");
+        errors.push_relation("delivery", &["delivery", "sales"], "requires a sale: there is nothing to deliver");
     }
 }

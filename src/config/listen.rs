@@ -51,7 +51,7 @@ impl Tls {
         let warning = |(index, files): (usize, &CertificateFiles)| {
             let certificate = Certificate::read(files).ok()?;
             let nameless = || {
-                (index > 0 && certificate.names.is_empty()).then(|| "is for no name, so no client sees it".to_owned())
+                (index > 0 && certificate.names.is_empty()).then(|| "is for no name, so it is never used".to_owned())
             };
             let warning = certificate.trouble_at(now).or_else(nameless)?;
             Some(format!("certificate {}: {warning}", files.certificate.display()))
@@ -101,17 +101,19 @@ pub(super) fn listener(node: &Node<'_>) -> Listener {
         let redirect_https = listener.read("redirect_https", redirect);
         let proxy_protocol = listener.read("proxy_protocol", proxy_protocol);
         if http2.is_some() && tls.is_none() {
-            listener.error("http2", "means nothing without tls; h2c is HTTP/2 without it");
+            listener.error("http2", "has no effect without tls; use h2c for HTTP/2 without TLS");
         }
         if h2c.is_some() && tls.is_some() {
-            listener.error("h2c", "is HTTP/2 without tls; with it, http2 is meant");
+            listener.error("h2c", "is HTTP/2 without TLS; use http2 with tls");
         }
         let redirect_https = redirect_https.flatten();
         if redirect_https.is_some() {
             let other = if tls.is_some() { Some("tls") } else { (h2c == Some(true)).then_some("h2c") };
             if let Some(other) = other {
-                listener
-                    .error("redirect_https", format!("cannot stand beside {other}: it leads plain HTTP/1 to HTTPS"));
+                listener.error(
+                    "redirect_https",
+                    format!("cannot be combined with {other}: it redirects plain HTTP/1 to HTTPS"),
+                );
             }
         }
         Listener {

@@ -159,7 +159,7 @@ impl Fields<'_> {
     pub(super) fn alternatives(&mut self, keys: &[&'static str], why: &str) -> usize {
         let given: Vec<&'static str> = keys.iter().copied().filter(|key| self.has(key)).collect();
         for later in given.iter().skip(1) {
-            self.error(later, format!("cannot stand beside {}: {why}", given[0]));
+            self.error(later, format!("cannot be combined with {}: {why}", given[0]));
         }
         given.len()
     }
@@ -189,9 +189,10 @@ impl Fields<'_> {
                     errors.push(&join(self.path, name), format!("unknown key{hint}"));
                 }
                 // `redis: {redis://:password@host}` is valid YAML: a mapping with that address as a key.
-                Some(_) => {
-                    errors.push(self.path, "has a key that is no setting's name (not shown: it may be a secret)")
-                }
+                Some(_) => errors.push(
+                    self.path,
+                    "has a key that is not the name of a setting (not shown because it may be a secret)",
+                ),
                 None => errors.push(self.path, unquoted_key(key)),
             }
         }

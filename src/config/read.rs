@@ -63,7 +63,7 @@ fn settings(file: &mut Fields<'_>) -> Config {
     let trusted_proxies = file.group("trusted_proxies", networks);
     let client_address = file.read("client_address", word(&ADDRESS_HEADERS));
     if client_address.is_some() && trusted_proxies.is_empty() {
-        file.error("client_address", "means nothing without trusted_proxies, whose word it is");
+        file.error("client_address", "has no effect without trusted_proxies");
     }
     let access = access(file);
     let limits = file.group("limits", limits);
@@ -143,7 +143,7 @@ const ADDRESS_HEADERS: [(&str, AddressHeader); 3] = [
 fn access(group: &mut Fields<'_>) -> Access {
     let access = Access { allow: group.group("allow", networks), deny: group.group("deny", networks) };
     if let Some(both) = access.allow.shared_with(&access.deny) {
-        group.error("deny", format!("has {both}, which stands in allow, too, and the narrower of the two decides"));
+        group.error("deny", format!("has {both}, which is in allow as well"));
     }
     access
 }
@@ -163,7 +163,7 @@ fn network(node: &Node<'_>) -> Vec<Network> {
     match text.parse() {
         Ok(network) => return vec![network],
         Err(NetworkError::Meant(network)) => {
-            node.error(format!("{text:?} has bits behind its prefix; the network is {network}"));
+            node.error(format!("{text:?} has host bits set; the network is {network}"));
         }
         Err(NetworkError::Malformed) => drop(node.refuse::<()>(NETWORK)),
     }
@@ -195,7 +195,7 @@ fn control(node: &Node<'_>) -> Control {
         let listen = control.read("listen", listen_address);
         let token = control.read("token", secret(TOKEN, bearer_token));
         let token_in_file = control.read("token_file", token_file);
-        control.alternatives(&["token", "token_file"], "there is one token");
+        control.alternatives(&["token", "token_file"], "there is only one token");
         Control {
             listen: listen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 9180))),
             token: token.or(token_in_file),
@@ -230,7 +230,7 @@ fn token_file(node: &Node<'_>) -> Option<String> {
 
 fn ledger(node: &Node<'_>) -> Ledger {
     node.mapping(|ledger| {
-        ledger.alternatives(&["embedded", "redis"], "one store sells, or tickets would be sold twice");
+        ledger.alternatives(&["embedded", "redis"], "only one store can sell, or tickets would be sold twice");
         let embedded = ledger.group("embedded", embedded);
         let store = ledger.read("redis", |node| Some(Store::Redis(redis::redis(node)))).unwrap_or(embedded);
         Ledger {
@@ -261,7 +261,7 @@ fn route(node: &Node<'_>, upstreams: &[&str]) -> Route {
 }
 
 fn target(route: &mut Fields<'_>, upstreams: &[&str]) -> Target {
-    route.alternatives(&["upstream", "files"], "one of them answers");
+    route.alternatives(&["upstream", "files"], "only one of them can answer");
     match route.read("files", |node| Some(answers::files(node))) {
         Some(files) => Target::Files(files),
         None => Target::Upstream(route.require("upstream", |node| upstream_named(node, upstreams)).unwrap_or_default()),

@@ -107,7 +107,7 @@ fn place(redis: &mut Fields<'_>) -> RedisTopology {
     if !redis.has("sentinels") {
         for only in ["master", "user", "password", "db", "sentinel_user", "sentinel_password"] {
             if redis.has(only) {
-                redis.error(only, "belongs to sentinels; the url has its own");
+                redis.error(only, "applies only to sentinels; put it into url");
             }
         }
         return RedisTopology::Url(redis.require("url", secret(must, redis_url)).unwrap_or_default());

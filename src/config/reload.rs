@@ -182,8 +182,7 @@ fn kept_delivery(
     }
     let Some((name, settings)) = old else { return Ok(None) };
     let Some(upstream) = groups.iter().position(|group| group.name == name) else {
-        let why =
-            format!("deliveries go to the group {name} until the edge is started again, so the file must keep it");
+        let why = format!("deliveries use the upstream {name} until the edge restarts, so the file must keep it");
         return Err(Errors::one("upstreams", why));
     };
     Ok(Some(config::Delivery { upstream, ..settings }))

@@ -199,7 +199,7 @@ const TRIES_MAX: usize = 16;
 
 pub(super) fn upstream(name: &str, node: &Node<'_>) -> Upstream {
     if !is_host(name) {
-        node.error("a name is letters, digits, - _ and . between them, since backends see it as their Host");
+        node.error("a name must be letters, digits, - and _, with . between them, because backends receive it as Host");
     }
     node.mapping(|upstream| {
         let balance = balance(upstream);
@@ -274,7 +274,7 @@ fn balance(upstream: &mut Fields<'_>) -> Balance {
         }
         // What could not be read may have been meant to be `hash`.
         None if upstream.has("balance") => {}
-        _ if has_key => upstream.error("hash", "belongs to balance hash"),
+        _ if has_key => upstream.error("hash", "applies only to balance: hash"),
         _ => {}
     }
     match method {
@@ -379,7 +379,7 @@ fn probe(check: &mut Fields<'_>) -> Probe {
         given => {
             let has_path = check.has("path");
             if has_path && given == Some(Type::Tcp) {
-                check.error("path", "belongs to type http; a tcp check asks for nothing");
+                check.error("path", "applies only to type: http; a tcp check sends no request");
             }
             Probe::Tcp
         }

@@ -106,7 +106,7 @@ pub(super) fn secret<T>(must: &str, parse: impl FnOnce(&str) -> Option<T>) -> im
     move |node| {
         let parsed = node.value().as_str().and_then(parse);
         if parsed.is_none() {
-            node.error(format!("{must} (what it is instead is not shown: it may be a secret)"));
+            node.error(format!("{must} (its value is not shown because it may be a secret)"));
         }
         parsed
     }
@@ -179,7 +179,7 @@ pub(super) fn is_digits(text: &str) -> bool {
 pub(super) fn rate(limits: &mut Fields<'_>) -> (u32, u32) {
     let requests_per_second = limits.read("requests_per_second", number(0..=100_000));
     if limits.has("burst") && requests_per_second.is_none_or(|rate| rate == 0) {
-        limits.error("burst", "means nothing without requests_per_second");
+        limits.error("burst", "has no effect without requests_per_second");
     }
     let requests_per_second = requests_per_second.unwrap_or(0);
     (requests_per_second, limits.read("burst", number(1..=1_000_000)).unwrap_or(requests_per_second.max(1)))

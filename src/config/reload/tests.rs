@@ -134,7 +134,7 @@ fn the_group_that_is_delivered_to_cannot_go() {
         ("delivery: { upstream: b,", "delivery: { upstream: a,"),
     ];
     let error = planned(&gone).expect_err("it is delivered to").to_string();
-    assert!(error.starts_with("upstreams: deliveries go to the group b until"), "{error}");
+    assert!(error.starts_with("upstreams: deliveries use the upstream b until"), "{error}");
 }
 
 #[test]

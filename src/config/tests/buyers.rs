@@ -32,16 +32,16 @@ fn tokens() {
         (format!("{hs}, cookie: 'a=b'"), vec!["sales.t.buyer.cookie: must be the name of a cookie, is \"a=b\""]),
         (
             format!("{hs}, header: X-Token, cookie: b"),
-            vec!["sales.t.buyer.cookie: cannot stand beside header: the token stands in one place"],
+            vec!["sales.t.buyer.cookie: cannot be combined with header: the token stands in one place"],
         ),
-        (format!("{hs}, claim: exp"), vec!["sales.t.buyer.claim: exp says something of the token, not of the buyer"]),
+        (format!("{hs}, claim: exp"), vec!["sales.t.buyer.claim: exp describes the token, not the buyer"]),
         (format!("{hs}, leeway: 6m"), vec!["sales.t.buyer.leeway: must be 0s to 5m, is \"6m\""]),
         (format!("{hs}, query: b"), vec!["sales.t.buyer.query: unknown key"]),
         (
             "audience: a, algorithms: [HS256, RS256]".to_owned(),
             vec![
-                "sales.t.buyer.algorithms: has HS256, for which there is no key in secret_file or jwks_file",
-                "sales.t.buyer.algorithms: has RS256, for which there is no key in public_key_files or jwks_file",
+                "sales.t.buyer.algorithms: has HS256, but secret_file and jwks_file have no key for it",
+                "sales.t.buyer.algorithms: has RS256, but public_key_files and jwks_file have no key for it",
             ],
         ),
         (
@@ -88,15 +88,15 @@ fn proxies_and_limits() {
             ),
             (
                 "buyer: {from: trusted_proxies, header: X-User}",
-                "sales.t.buyer: is from trusted_proxies, of which there are none, so nobody could buy",
+                "sales.t.buyer: comes from trusted_proxies, but trusted_proxies is empty, so no purchase would succeed",
             ),
             (
                 "buyer: {header: X-Forwarded-For}",
-                "sales.t.buyer.header: x-forwarded-for is written by the edge, and says where a client is, not who",
+                "sales.t.buyer.header: x-forwarded-for is set by the edge and identifies an address, not a buyer",
             ),
             (
                 "buyer_limits: {concurrent: 1}",
-                "sales.t.buyer_limits: needs to know buyers apart: say in `buyer` where a buyer's id comes from, or set it to 0",
+                "sales.t.buyer_limits: requires a buyer id: set `buyer`, or set this limit to 0",
             ),
             ("admission: {}", "sales.t.admission.key_files: is missing"),
             ("admission: {key_files: []}", "sales.t.admission.key_files: must have at least one entry"),

@@ -29,7 +29,7 @@ fn delivery() {
     );
     check(&DELIVERY.replace("{HERE}", "orders"), &["delivery: must be a mapping of keys to values, is \"orders\""]);
     let unsold = DELIVERY.replace("sales: {t: }", "routes: [{path: /, upstream: orders}]");
-    check(&unsold.replace("HERE", "upstream: orders"), &["delivery: has nothing to deliver: there are no sales"]);
+    check(&unsold.replace("HERE", "upstream: orders"), &["delivery: requires a sale: there is nothing to deliver"]);
 }
 
 #[test]

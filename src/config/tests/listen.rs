@@ -53,10 +53,10 @@ fn tls_has_certificates_and_speaks_http_2() {
     let refused = [
         (", min_version: 1.1", "listen[0].tls.min_version: must be one of 1.2, 1.3, is 1.1"),
         (", min_version: TLSv1.2", "listen[0].tls.min_version: must be one of 1.2, 1.3, is \"TLSv1.2\""),
-        ("}, h2c: true, x: {", "listen[0].h2c: is HTTP/2 without tls; with it, http2 is meant"),
+        ("}, h2c: true, x: {", "listen[0].h2c: is HTTP/2 without TLS; use http2 with tls"),
         (
             "}, redirect_https: true, x: {",
-            "listen[0].redirect_https: cannot stand beside tls: it leads plain HTTP/1 to HTTPS",
+            "listen[0].redirect_https: cannot be combined with tls: it redirects plain HTTP/1 to HTTPS",
         ),
     ];
     for (more, expected) in refused {
@@ -76,14 +76,14 @@ fn every_value_that_is_refused() {
             ("tls: {certificates: []}", "listen[0].tls.certificates: must have at least one entry"),
             ("tls: {certificates: [{key: /k}]}", "listen[0].tls.certificates[0].certificate: is missing"),
             ("tls: {certificates: [{certificate: /c}]}", "listen[0].tls.certificates[0].key: is missing"),
-            ("http2: true", "listen[0].http2: means nothing without tls; h2c is HTTP/2 without it"),
+            ("http2: true", "listen[0].http2: has no effect without tls; use h2c for HTTP/2 without TLS"),
             ("h2c: 1", "listen[0].h2c: must be true or false, is 1"),
             ("redirect_https: 301", "listen[0].redirect_https: must be true, false or a mapping of settings, is 301"),
             ("redirect_https: {code: 302}", "listen[0].redirect_https.code: must be 301 or 308, is 302"),
             ("redirect_https: {port: 0}", "listen[0].redirect_https.port: must be 1 to 65535, is 0"),
             (
                 "redirect_https: true, h2c: true",
-                "listen[0].redirect_https: cannot stand beside h2c: it leads plain HTTP/1 to HTTPS",
+                "listen[0].redirect_https: cannot be combined with h2c: it redirects plain HTTP/1 to HTTPS",
             ),
             ("proxy_protocol: v2", "listen[0].proxy_protocol: must be true, false or a mapping of settings, is \"v2\""),
             ("proxy_protocol: {}", "listen[0].proxy_protocol.from: is missing"),

@@ -50,7 +50,7 @@ fn logs_that_are_wrong() {
             ("request_id: a b", "request_id: is not the name of a header"),
             ("request_id: Date", "request_id: must be a header that means nothing else, is \"Date\""),
             ("request_id: Content-Length", "request_id: says how a message is sent, and is the connection's own"),
-            ("access_log: {path: a}, error_log: {path: a}", "access_log.path: is the file of error_log.path, too"),
+            ("access_log: {path: a}, error_log: {path: a}", "access_log.path: is also the file of error_log.path"),
         ],
     );
     let errors = Config::from_yaml("{sales: {t: }, access_log: {path: a, format: json, fields: [stauts]}}");
@@ -59,6 +59,6 @@ fn logs_that_are_wrong() {
     assert!(text.ends_with("is \"stauts\"; did you mean `status`?"), "{text}");
     check(
         "{sales: {t: {stat_log: l}}, error_log: {path: l}}",
-        &["error_log.path: is the file of sales.t.stat_log, too"],
+        &["error_log.path: is also the file of sales.t.stat_log"],
     );
 }

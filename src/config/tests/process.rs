@@ -34,15 +34,15 @@ fn listen() {
             ("listen: [{}]", "listen[0].address: is missing"),
             (
                 "listen: [{address: '0.0.0.0:80'}, {address: '1.1.1.1:81'}, {address: '127.0.0.1:80'}]",
-                "listen[2].address: 127.0.0.1:80 is taken by listen[0].address (0.0.0.0:80) already",
+                "listen[2].address: 127.0.0.1:80 is already used by listen[0].address (0.0.0.0:80)",
             ),
             (
                 "listen: [{address: '[::1]:80'}, {address: '127.0.0.1:80'}, {address: '[::1]:80'}]",
-                "listen[2].address: [::1]:80 is taken by listen[0].address ([::1]:80) already",
+                "listen[2].address: [::1]:80 is already used by listen[0].address ([::1]:80)",
             ),
             (
                 "listen: [{address: '0.0.0.0:9180'}]",
-                "listen[0].address: 0.0.0.0:9180 is taken by control.listen (127.0.0.1:9180) already",
+                "listen[0].address: 0.0.0.0:9180 is already used by control.listen (127.0.0.1:9180)",
             ),
         ],
     );
@@ -76,20 +76,17 @@ fn threads_shutdown_and_client() {
             ("trusted_proxies: 10.0.0.1", "trusted_proxies: must be a list, is \"10.0.0.1\""),
             (
                 "trusted_proxies: [10.0.0.1/8]",
-                "trusted_proxies[0]: \"10.0.0.1/8\" has bits behind its prefix; the network is 10.0.0.0/8",
+                "trusted_proxies[0]: \"10.0.0.1/8\" has host bits set; the network is 10.0.0.0/8",
             ),
-            ("client_address: forwarded", "client_address: means nothing without trusted_proxies, whose word it is"),
+            ("client_address: forwarded", "client_address: has no effect without trusted_proxies"),
             (
                 "trusted_proxies: [10.0.0.1], client_address: x-real",
                 "client_address: must be one of x-forwarded-for, forwarded, x-real-ip, is \"x-real\"; did you mean `x-real-ip`?",
             ),
             ("allow: [all, 10.0.0.0/33]", &format!("allow[1]: {network}, is \"10.0.0.0/33\"")),
             ("deny: [10]", &format!("deny[0]: {network}, is 10")),
-            (
-                "allow: [10.0.0.0/8], deny: [10.0.0.7, 10.0.0.0/8]",
-                "deny: has 10.0.0.0/8, which stands in allow, too, and the narrower of the two decides",
-            ),
-            ("limits: {burst: 5}", "limits.burst: means nothing without requests_per_second"),
+            ("allow: [10.0.0.0/8], deny: [10.0.0.7, 10.0.0.0/8]", "deny: has 10.0.0.0/8, which is in allow as well"),
+            ("limits: {burst: 5}", "limits.burst: has no effect without requests_per_second"),
             (
                 "limits: {requests_per_secnd: 5}",
                 "limits.requests_per_secnd: unknown key; did you mean `requests_per_second`?",
@@ -124,7 +121,7 @@ fn lengths_of_time() {
 #[test]
 fn control() {
     let token = "must be 16 to 256 visible ASCII characters";
-    let hidden = "(what it is instead is not shown: it may be a secret)";
+    let hidden = "(its value is not shown because it may be a secret)";
     for value in ["swordfish", "'swordfish with spaces'", "swordfish-swordfish-é", "1234567890123456789", "[a]", ""] {
         check(&CONTROL.replace("HERE", &format!("token: {value}")), &[&format!("control.token: {token} {hidden}")]);
     }
@@ -162,7 +159,7 @@ fn control() {
     std::fs::write(file.path(), "swordfish-swordfish\n").expect("the token is written");
     check(
         &format!("{{sales: {{t: }}, control: {{token: swordfish-swordfish, token_file: '{path}'}}}}"),
-        &["control.token_file: cannot stand beside token: there is one token"],
+        &["control.token_file: cannot be combined with token: there is only one token"],
     );
 }
 
@@ -179,11 +176,11 @@ fn ledger() {
             ("redis: ", "ledger.redis.url: is missing"),
             (
                 "redis: {url: 'redis://db'}, embedded: ",
-                "ledger.redis: cannot stand beside embedded: one store sells, or tickets would be sold twice",
+                "ledger.redis: cannot be combined with embedded: only one store can sell, or tickets would be sold twice",
             ),
             (
                 "redis: {url: 'redis://db', redis://:swordfish@db: }",
-                "ledger.redis: has a key that is no setting's name (not shown: it may be a secret)",
+                "ledger.redis: has a key that is not the name of a setting (not shown because it may be a secret)",
             ),
         ],
     );
@@ -195,7 +192,7 @@ fn ledger() {
             (
                 "url: 'redis://db', response_timeout: 3s",
                 "ledger.redis.response_timeout: must be less than sales.t.deadline (3s), \
-                 or a purchase could not be told its outcome in time",
+                 or a purchase would time out before the ledger does",
             ),
             (
                 "url: 'redis://db', durability: yes",
@@ -209,16 +206,16 @@ fn ledger() {
             (
                 "url: 'redis://db', replicas: {acknowledge: 1, timeout: 1s}",
                 "ledger.redis.replicas.timeout: must be less than ledger.redis.response_timeout (1s), \
-                 within which it is waited for",
+                 which includes it",
             ),
-            ("url: 'redis://db', master: m", "ledger.redis.master: belongs to sentinels; the url has its own"),
+            ("url: 'redis://db', master: m", "ledger.redis.master: applies only to sentinels; put it into url"),
             (
                 "url: 'redis://db', sentinel_password: p",
-                "ledger.redis.sentinel_password: belongs to sentinels; the url has its own",
+                "ledger.redis.sentinel_password: applies only to sentinels; put it into url",
             ),
             (
                 "url: 'redis://db', sentinels: ['s:1'], master: m",
-                "ledger.redis.sentinels: cannot stand beside url: the primary is at one place",
+                "ledger.redis.sentinels: cannot be combined with url: the primary is at one place",
             ),
             ("sentinels: [], master: m", "ledger.redis.sentinels: must have at least one entry"),
             ("sentinels: ['s:1']", "ledger.redis.master: is missing"),
@@ -246,7 +243,7 @@ fn ledger() {
         "redis+unix:///",
     ] {
         let must = "must be redis://[user:password@]host[:port][/db] or redis+unix:///path";
-        let hidden = "(what it is instead is not shown: it may be a secret)";
+        let hidden = "(its value is not shown because it may be a secret)";
         check(&REDIS.replace("HERE", &format!("url: '{url}'")), &[&format!("ledger.redis.url: {must} {hidden}")]);
     }
 }

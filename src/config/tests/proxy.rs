@@ -21,7 +21,7 @@ fn upstreams() {
             ("upstreams: {u: {servers: a}}", "upstreams.u.servers: must be a list, is \"a\""),
             (
                 "upstreams: {a b: {servers: [{address: '127.0.0.1:1'}]}}",
-                "upstreams.a b: a name is letters, digits, - _ and . between them, since backends see it as their Host",
+                "upstreams.a b: a name must be letters, digits, - and _, with . between them, because backends receive it as Host",
             ),
         ],
     );
@@ -45,8 +45,8 @@ fn upstreams() {
             ("unresolved: skip", "upstreams.u.unresolved: must be one of error, wait, is \"skip\""),
             ("balance: hash", "upstreams.u.hash: is missing: balance hash needs { key: ... }"),
             ("balance: hash, hash: {}", "upstreams.u.hash.key: is missing"),
-            ("hash: {key: uri}", "upstreams.u.hash: belongs to balance hash"),
-            ("balance: least_conn, hash: {key: uri}", "upstreams.u.hash: belongs to balance hash"),
+            ("hash: {key: uri}", "upstreams.u.hash: applies only to balance: hash"),
+            ("balance: least_conn, hash: {key: uri}", "upstreams.u.hash: applies only to balance: hash"),
             (
                 "balance: hash, hash: {key: header}",
                 "upstreams.u.hash.key: must be client_address, uri, path, query:NAME, header:NAME or cookie:NAME, is \"header\"",
@@ -88,7 +88,7 @@ fn upstreams() {
             ),
             (
                 "type: tcp, path: /a",
-                "upstreams.u.health_check.path: belongs to type http; a tcp check asks for nothing",
+                "upstreams.u.health_check.path: applies only to type: http; a tcp check sends no request",
             ),
             ("type: tcp, interval: 99ms", "upstreams.u.health_check.interval: must be 100ms to 1h, is \"99ms\""),
             ("type: tcp, timeout: 2m", "upstreams.u.health_check.timeout: must be 1ms to 1m, is \"2m\""),
@@ -133,7 +133,7 @@ fn servers() {
             ("address: '127.0.0.1:2', down: 'no'", "upstreams.u.servers[1].down: must be true or false, is \"no\""),
             (
                 "address: '127.0.0.1:3001'",
-                "upstreams.u.servers: 127.0.0.1:3001 stands there twice; its weight can be raised instead",
+                "upstreams.u.servers: 127.0.0.1:3001 is listed twice; raise its weight instead",
             ),
             ("address: '127.0.0.1:80'", "upstreams.u.servers: 127.0.0.1:80 is this edge itself (listen[0].address)"),
             ("address: '127.0.0.1:9180'", "upstreams.u.servers: 127.0.0.1:9180 is this edge itself (control.listen)"),
@@ -141,7 +141,7 @@ fn servers() {
     );
     check(
         "{sales: {t: }, upstreams: {u: {servers: [{address: '127.0.0.1:3001', backup: true}]}}}",
-        &["upstreams.u.servers: must have one that is no backup"],
+        &["upstreams.u.servers: must have at least one server that is not a backup"],
     );
     // What the resolver says is the system's to word.
     let yaml = SERVER.replace("HERE", "address: 'no-such-host.invalid:80'");
@@ -183,7 +183,7 @@ fn routes() {
             ("path: /, upstream: shop, max_body: -1KiB", &format!("routes[0].max_body: {size}, is \"-1KiB\"")),
             (
                 "path: /, upstream: shop, limits: {burst: 5}",
-                "routes[0].limits.burst: means nothing without requests_per_second",
+                "routes[0].limits.burst: has no effect without requests_per_second",
             ),
             (
                 "path: /, upstream: shop, limits: {concurrent: -1}",
@@ -250,7 +250,7 @@ fn what_becomes_of_requests_and_answers() {
             ),
             (
                 "path: /, files: {root: /tmp}, upstream: shop",
-                "routes[0].files: cannot stand beside upstream: one of them answers",
+                "routes[0].files: cannot be combined with upstream: only one of them can answer",
             ),
         ],
     );
@@ -290,15 +290,15 @@ fn routes_that_are_never_reached() {
         let routes = routes.replace('}', ", upstream: u}");
         super::check(&format!("{{upstreams: {{u: {{{upstream}}}}}, routes: [{routes}]}}"), expected);
     };
-    let never = "is never reached: the first route that matches is taken, and";
-    check("{path: /}, {path: /a}", &[&format!("routes[1]: {never} routes[0] takes all that it would; put it first")]);
+    let never = "is never reached: the first route that matches is used, and";
+    check("{path: /}, {path: /a}", &[&format!("routes[1]: {never} routes[0] matches all of its requests; move it up")]);
     check(
         "{path: /a}, {hosts: [b.com], path: /a/b}",
-        &[&format!("routes[1]: {never} routes[0] takes all that it would; put it first")],
+        &[&format!("routes[1]: {never} routes[0] matches all of its requests; move it up")],
     );
     check(
         "{hosts: [a.com], path: /}, {hosts: [B.com], path: /}, {hosts: [b.com, a.com], path: /x}",
-        &[&format!("routes[2]: {never} routes[0] and routes[1] take all that it would; put it first")],
+        &[&format!("routes[2]: {never} routes[0] and routes[1] match all of its requests; move it up")],
     );
     check("{path: /a}, {path: /ab}, {path: /}", &[]);
     check("{hosts: [a.com], path: /}, {hosts: [a.com, b.com], path: /}, {path: /}", &[]);

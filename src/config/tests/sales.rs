@@ -44,36 +44,29 @@ fn sales() {
             ("hold: 169h", "sales.t.hold: must be 1s to 7d, is \"169h\""),
             (
                 "hold: 3s",
-                "sales.t.hold: must be longer than deadline (3s), or an order could end before its buyer hears of it",
+                "sales.t.hold: must be longer than deadline (3s), or an order could expire before its buyer gets the answer",
             ),
             ("per_buyer: -1", "sales.t.per_buyer: must be 0 to 1000000, is -1"),
-            (
-                "per_buyer: 1",
-                "sales.t.per_buyer: needs to know buyers apart: \
-                 say in `buyer` where a buyer's id comes from, or set it to 0",
-            ),
+            ("per_buyer: 1", "sales.t.per_buyer: requires a buyer id: set `buyer`, or set this limit to 0"),
             ("seed_dialect: yes", "sales.t.seed_dialect: must be true or false, is \"yes\""),
             ("stat_log: ''", "sales.t.stat_log: must be the path of a file or folder, is \"\""),
             ("stat_log: false", "sales.t.stat_log: must be the path of a file or folder, is false"),
-            ("path: /sales", "sales.t.path: must not be below /sales/, where buyers ask what is left"),
-            ("path: /sales/t", "sales.t.path: must not be below /sales/, where buyers ask what is left"),
+            ("path: /sales", "sales.t.path: must not be below /sales/, which the edge answers itself"),
+            ("path: /sales/t", "sales.t.path: must not be below /sales/, which the edge answers itself"),
             (
                 "opens_at: 2026-12-01T20:00:00+08:00, closes_at: 2026-12-01T12:00:00Z",
-                "sales.t.closes_at: must be after opens_at, or nothing would ever be sold",
+                "sales.t.closes_at: must be after opens_at, or nothing could be sold",
             ),
         ],
     );
     each(
         "{sales: {a: {stat_log: a.log}, b: {HERE}}}",
         &[
-            (
-                "path: /buy/a",
-                "sales.b.path: is that of sales.a.path too, but a purchase must say which of the two it means",
-            ),
-            ("key: a", "sales.b.key: is that of sales.a.key too, but one stock cannot be two sales"),
+            ("path: /buy/a", "sales.b.path: is the same as sales.a.path, but a purchase must name one sale"),
+            ("key: a", "sales.b.key: is the same as sales.a.key, but two sales cannot share one stock"),
             (
                 "stat_log: a.log",
-                "sales.b.stat_log: is that of sales.a.stat_log too, but its lines do not say which sale they mean",
+                "sales.b.stat_log: is the same as sales.a.stat_log, but its lines do not name the sale",
             ),
         ],
     );
@@ -89,10 +82,10 @@ fn buyers() {
         SALE,
         &[
             ("buyer: header", "sales.t.buyer: must be a mapping of keys to values, is \"header\""),
-            ("buyer: {}", "sales.t.buyer: must have one of header, query and body; left out, nobody is told apart"),
+            ("buyer: {}", "sales.t.buyer: must have one of header, query and body"),
             (
                 "buyer: {header: X-User, query: user}",
-                "sales.t.buyer.query: cannot stand beside header: two places could name two buyers",
+                "sales.t.buyer.query: cannot be combined with header: they could name two buyers",
             ),
             ("buyer: {header: X User}", "sales.t.buyer.header: must be the name of a header, is \"X User\""),
             ("buyer: {header: ''}", "sales.t.buyer.header: must be the name of a header, is \"\""),
@@ -123,7 +116,7 @@ fn buyers() {
     check(
         "sales: {t: {buyer: {body: user}, per_buyer: 1, seed_dialect: true}}",
         &[
-            "sales.t.buyer: cannot be in the body while seed_dialect lets GET buy, which has none: per_buyer would not hold",
+            "sales.t.buyer: cannot be in the body with seed_dialect, because a GET has no body: per_buyer would not hold",
         ],
     );
     // A place that could not be read is not called missing.

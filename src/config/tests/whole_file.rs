@@ -26,7 +26,7 @@ fn texts_that_are_no_yaml() {
 
 #[test]
 fn the_file_as_a_whole() {
-    check("", &["routes: must have an entry, unless sales has one: there is nothing to do"]);
+    check("", &["routes: must have an entry unless sales has one"]);
     check("[1]", &["the file: must be a mapping of keys to values, is a list"]);
     check("{7: x, sales: {t: }}", &["the file: has a key that is not text but 7; put it in quotes"]);
 }
@@ -84,7 +84,7 @@ sales: { t: { hold: 1s, deadline: 5, path: buy }, s: { total: none, per_buyer: 1
         "listen[0].address: must be an IP address and a port, such as 0.0.0.0:80 or \"[::1]:80\", is 80",
         "threads: must be \"auto\" or 1 to 1024, is \"none\"",
         "ledger.redis.url: must be redis://[user:password@]host[:port][/db] or redis+unix:///path \
-         (what it is instead is not shown: it may be a secret)",
+         (its value is not shown because it may be a secret)",
         "ledger.redis.response_timeout: must be a time with a unit, such as 5s, 100ms or 1m 30s, is 5",
         "upstreams.u.servers[0].weight: must be 1 to 65535, is 0",
         "upstreams.u.servers[1].address: is missing",
@@ -92,9 +92,9 @@ sales: { t: { hold: 1s, deadline: 5, path: buy }, s: { total: none, per_buyer: 1
         "sales.t.path: must be a path such as /buy/ticket, without pattern, query, empty or dot segments, is \"buy\"",
         "sales.t.deadline: must be a time with a unit, such as 5s, 100ms or 1m 30s, is 5",
         "sales.s.total: must be 1 to 1000000000, is \"none\"",
-        "routes[1]: is never reached: the first route that matches is taken, \
-         and routes[0] takes all that it would; put it first",
-        "sales.s.per_buyer: needs to know buyers apart: say in `buyer` where a buyer's id comes from, or set it to 0",
+        "routes[1]: is never reached: the first route that matches is used, \
+         and routes[0] matches all of its requests; move it up",
+        "sales.s.per_buyer: requires a buyer id: set `buyer`, or set this limit to 0",
     ];
     check(yaml, &expected);
 }
@@ -136,7 +136,7 @@ fn long_values_are_cut_and_control_characters_are_escaped() {
         "{sales: {t: }, threads: \"\\e[2J\", upstreams: {\"\\e[2J\": {servers: [{address: '127.0.0.1:1'}]}}}",
         &[
             "threads: must be \"auto\" or 1 to 1024, is \"\\u{1b}[2J\"",
-            "upstreams.\\u{1b}[2J: a name is letters, digits, - _ and . between them, since backends see it as their Host",
+            "upstreams.\\u{1b}[2J: a name must be letters, digits, - and _, with . between them, because backends receive it as Host",
         ],
     );
 }

@@ -164,7 +164,7 @@ fn a_certificate_that_is_not_valid_now_is_worth_a_warning() {
     let nameless = files.make("nameless", &[], &PKCS_ECDSA_P256_SHA256);
     let told = settings(&[&nameless, &nameless, &made]).warnings(SystemTime::now());
     assert_eq!(told.len(), 2, "the first is for everybody: {told:?}");
-    assert!(told[0].ends_with("nameless.pem: is for no name, so no client sees it"), "{told:?}");
+    assert!(told[0].ends_with("nameless.pem: is for no name, so it is never used"), "{told:?}");
     assert!(told[1].ends_with("one.pem: is not valid before 2030-01-01T00:00:00Z"), "{told:?}");
     // It is shown all the same.
     assert!(Terminator::new(&settings(&[&made]), false, None).is_ok());
