@@ -1,7 +1,7 @@
 //! Checks that a store contains whole batches only.
 
 use crate::Error;
-use crate::batch::{Keys, id_of};
+use crate::batch::id_of;
 use crate::store::{Store, Table};
 
 /// Reads a whole store with random keys; returns how many orders it holds if every table agrees and no batch is there
