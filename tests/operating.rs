@@ -1,5 +1,6 @@
 //! What operators do: start, stop, reload, upgrade, install, change a sale, and read logs, metrics and traces.
 
+mod command_line;
 mod demo;
 mod logs;
 mod metrics;
