@@ -1,6 +1,6 @@
 //! The control listener: health, metrics, and what an operator does to a sale. No buyer may reach it.
 //!
-//! It is plain HTTP on loopback by default. Off loopback the configuration demands a token.
+//! It is plain HTTP, on loopback by default. Off loopback, the configuration must set a token.
 
 mod delivery;
 mod exposition;
@@ -39,31 +39,31 @@ use crate::sale::shop::Shop;
 use crate::sale::{Sale, reply};
 use crate::traffic::rules::Current;
 
-/// The longest id of a stock change.
+/// The longest id of a stock change, in bytes.
 const CHANGE_ID_MAX: usize = 128;
 
-/// The most steps of one call of `sweep`.
+/// The most ledger steps of one `sweep` call.
 const SWEEPS_MAX: usize = 1_000;
 
-/// What the control listener speaks of.
+/// What the control listener needs.
 pub struct Control {
     /// The sales.
     pub shop: Arc<Shop>,
     /// The groups of backends, what ends TLS, and what `Authorization: Bearer` must be, if anything.
     pub rules: Current,
-    /// The deliveries of the sales; none if nothing is delivered.
+    /// The deliveries of the sales; empty without `delivery`.
     pub deliveries: Vec<Arc<Delivery>>,
-    /// What clients may take.
+    /// Limits of client connections and requests.
     pub limits: Arc<Limits>,
-    /// What all requests were answered.
+    /// Requests by status class.
     pub answers: Arc<Codes>,
-    /// Where requests and everything else is written down.
+    /// The logs.
     pub logs: Logs,
-    /// The books of all sales; none if nothing is sold.
+    /// The records of all sales; none if nothing is sold.
     pub keeper: Option<Arc<dyn Bookkeeper>>,
-    /// The edge is about to stop.
+    /// True from the moment the edge begins to stop.
     pub leaving: Arc<AtomicBool>,
-    /// What operators ask of the process.
+    /// Commands to the process.
     pub process_commands: mpsc::Sender<ProcessCommand>,
 }
 
@@ -100,7 +100,7 @@ pub fn router(control: Control) -> Router {
 type Shared = State<Arc<Control>>;
 
 async fn check_caller(State(control): Shared, request: Request, next: Next) -> Response {
-    // Only browsers send it; without this, any page that an operator looks at could close a sale on loopback.
+    // Only browsers send Origin. Without this check, any web page that an operator visits could close a sale on loopback.
     if request.headers().contains_key(ORIGIN) {
         return problem(403, "forbidden", "Forbidden", "The control listener does not serve web pages.");
     }
@@ -108,7 +108,7 @@ async fn check_caller(State(control): Shared, request: Request, next: Next) -> R
     let token = control.rules.load().token.clone();
     match &token {
         Some(token) if !given.is_some_and(|given| same(given, token.as_bytes())) => {
-            let text = "This needs the control token: Authorization: Bearer ...";
+            let text = "The control token is required: Authorization: Bearer TOKEN.";
             let mut refused = problem(401, "unauthorized", "Unauthorized", text);
             refused.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             refused
@@ -123,13 +123,13 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
 }
 
-/// Compares in a time that does not tell how much of a guess was right. Hashes first, so that lengths do not matter.
+/// Compares in constant time. Comparing hashes hides the length as well.
 fn same(given: &[u8], token: &[u8]) -> bool {
     // `blake3::Hash` compares in constant time.
     blake3::hash(given) == blake3::hash(token)
 }
 
-/// Ready unless the edge is about to stop, when every sale has heard of its ledger, and of none has it lost anything.
+/// Ready if the edge is not stopping, every sale has recent data from its ledger, and no sale is fenced.
 async fn ready(State(control): Shared) -> Response {
     if control.leaving.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
@@ -140,10 +140,10 @@ async fn ready(State(control): Shared) -> Response {
     if deaf.is_empty() && fenced.is_empty() {
         "ready\n".into_response()
     } else if deaf.is_empty() {
-        let text = format!("the ledger has lost data of: {}; see spikegate sale reconcile\n", fenced.join(", "));
+        let text = format!("the ledger lost data of: {}; run spikegate sale reconcile\n", fenced.join(", "));
         (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
     } else {
-        let text = format!("the ledger was not heard of late by: {}\n", deaf.join(", "));
+        let text = format!("no recent data from the ledger for: {}\n", deaf.join(", "));
         (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
     }
 }
@@ -196,10 +196,10 @@ struct Open {
     total: Option<u64>,
 }
 
-/// Makes a sale that the ledger does not have, and opens one that is paused or closed.
+/// Creates a sale that the ledger does not have, or opens one that is paused or closed.
 async fn open(State(control): Shared, Path(id): Path<String>, headers: HeaderMap, body: String) -> Response {
     let Some(sale) = control.shop.sale(&id) else { return unknown(&id) };
-    // An empty body is an empty wish.
+    // An empty body means no options.
     let wish = if body.is_empty() && !headers.contains_key(CONTENT_TYPE) {
         Ok(Open::default())
     } else {
@@ -230,13 +230,13 @@ async fn close(State(control): Shared, Path(id): Path<String>) -> Response {
     set(&control, &id, SaleState::Closed, &[SaleState::Open, SaleState::Paused, SaleState::Closed]).await
 }
 
-/// `from` are the states in which the step makes sense. Reading first leaves a moment in which another operator may
-/// come between; then the last one wins, as with two of any switch.
+/// `from` are the states in which the change is allowed. The state may change between the read and the write if two operators
+/// act at once; then the last one wins.
 async fn set(control: &Control, id: &str, state: SaleState, from: &[SaleState]) -> Response {
     let Some(sale) = control.shop.sale(id) else { return unknown(id) };
     match sale.snapshot().await {
         Ok(view) if !from.contains(&view.state) => {
-            problem(409, "sale-closed", "Sale closed", "The sale is closed; only `open` changes that.")
+            problem(409, "sale-closed", "Sale closed", "The sale is closed. Only `open` reopens it.")
         }
         Ok(_) => told(sale, sale.set_state(state).await),
         Err(error) => told(sale, Err(error)),
@@ -262,11 +262,11 @@ async fn stock(State(control): Shared, Path(id): Path<String>, body: Result<Json
     told(sale, sale.add_stock(&change.change_id, change.delta).await)
 }
 
-/// Releases at once what was not paid in time; every edge does so by itself.
+/// Releases orders whose hold has ended, at once; every edge also does this by itself.
 async fn sweep(State(control): Shared, Path(id): Path<String>) -> Response {
     let Some(sale) = control.shop.sale(&id) else { return unknown(&id) };
     let mut released = 0;
-    // Every step is bounded; holds that end meanwhile are for the next call.
+    // Bounded: holds that end meanwhile are left to the next call.
     for _ in 0..SWEEPS_MAX {
         match sale.sweep().await {
             Ok(swept) if swept.ended > 0 => released += swept.released,
@@ -287,7 +287,7 @@ fn told(sale: &Sale, outcome: Result<View, LedgerError>) -> Response {
     }
 }
 
-/// All counters of a sale at one instant.
+/// All counters of a sale at one moment.
 fn document(sale: &Sale, view: &View) -> Value {
     json!({
         "sale": sale.id(),

@@ -17,14 +17,14 @@ pub struct Logs {
     shop: Arc<Shop>,
 }
 
-/// What became of lines.
+/// Counts of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogCounts {
-    /// Of the access log; nothing if there is none.
+    /// Of the access log; zero if there is none.
     pub access_log: access_log::LineCounts,
-    /// Lines of the error log that were only counted, since there were too many like them within a second.
+    /// Error log lines that were only counted, because of the rate limit.
     pub held_back: u64,
-    /// Lines of the error log that the disk did not take.
+    /// Error log lines that were dropped because the disk was full or too slow.
     pub dropped: u64,
 }
 
@@ -40,7 +40,7 @@ pub struct LogError {
     source: io::Error,
 }
 
-/// From now on the edge says of itself what it has to say where the settings want it.
+/// Sends the error log to where the settings say.
 ///
 /// # Errors
 /// If that file cannot be opened.
@@ -62,13 +62,13 @@ fn refused(setting: &'static str, place: &LogDestination, source: io::Error) -> 
 }
 
 impl Logs {
-    /// All logs of an edge with this access log, and this shop, whose sales have logs of their own.
+    /// The logs of an edge: this access log, and the stat logs of the sales in `shop`.
     #[must_use]
     pub fn new(access_log: Option<Arc<AccessLog>>, shop: Arc<Shop>) -> Self {
         Self { access_log, shop }
     }
 
-    /// Has all files opened again under their names: what they were before was moved away.
+    /// Reopens all files, after they were moved away.
     pub fn reopen(&self) {
         self.access_log.iter().for_each(|log| log.reopen());
         self.shop.sales().iter().for_each(|sale| sale.reopen_stat_log());
@@ -76,14 +76,14 @@ impl Logs {
         log::info!("logs reopened");
     }
 
-    /// Brings all lines to their files, for an edge that ends; each within `patience`.
+    /// Writes all pending lines at the end of the edge; each log within `patience`.
     pub fn flush(&self, patience: Duration) {
         self.shop.sales().iter().for_each(|sale| sale.flush_stat_log(patience));
         self.access_log.iter().for_each(|log| log.flush(patience));
         error_log::flush(patience);
     }
 
-    /// What became of lines so far.
+    /// Counts of log lines so far.
     #[must_use]
     pub fn counts(&self) -> LogCounts {
         let (held_back, dropped) = error_log::lost();

@@ -31,7 +31,7 @@ pub(super) struct Payment {
     payment: String,
 }
 
-/// Takes a payment.
+/// Confirms a payment.
 pub(super) async fn confirm(
     State(control): Shared,
     Path((sale, order)): Path<(String, String)>,
@@ -76,7 +76,7 @@ pub(super) async fn cancel(State(control): Shared, Path((sale, order)): Path<(St
             409,
             "already-paid",
             "Already paid",
-            "The order is paid; it cannot be cancelled.",
+            "The order is paid and cannot be cancelled.",
             json!({ "order_id": id, "payment": order.payment }),
         )),
         Err(error) => failed(sale, error),
@@ -94,34 +94,36 @@ fn failed(sale: &Sale, error: LedgerError) -> Response {
 }
 
 fn no_such_order(id: OrderId) -> Response {
-    let detail = "The ledger has no order of this id.";
+    let detail = "The ledger has no order with this id.";
     response(Answer::problem(404, "order-unknown", "Order unknown", detail, json!({ "order_id": id })))
 }
 
-/// All that can keep a payment from its order has one name, since one thing is to be done about it.
+/// One problem type for every reason, because the caller always does the same: refund the payment.
 fn refund_due(id: OrderId, reason: &RefundReason) -> Response {
     let (reason, detail, members) = match reason {
         RefundReason::PaidOtherwise { payment } => {
-            ("paid-otherwise", "another payment has paid the order", json!({ "payment": payment }))
+            ("paid-otherwise", "another payment already paid the order", json!({ "payment": payment }))
         }
-        RefundReason::SoldOut => ("sold-out", "the order was released, and nothing is left", Value::Null),
-        RefundReason::NotEnough { left } => {
-            ("not-enough-left", "the order was released, and less is left than it had", json!({ "left": left }))
-        }
+        RefundReason::SoldOut => ("sold-out", "the order was released and no tickets are left", Value::Null),
+        RefundReason::NotEnough { left } => (
+            "not-enough-left",
+            "the order was released and fewer tickets are left than it needs",
+            json!({ "left": left }),
+        ),
         RefundReason::BuyerLimit { have } => {
-            ("buyer-limit", "the order was released, and its buyer has others by now", json!({ "have": have }))
+            ("buyer-limit", "the order was released and the buyer has reached the limit", json!({ "have": have }))
         }
-        RefundReason::GivenUp => ("given-up", "the order's id was given up before there was an order", Value::Null),
+        RefundReason::GivenUp => ("given-up", "the order id was given up before an order was created", Value::Null),
     };
     let mut all = json!({ "order_id": id, "reason": reason });
     if let (Some(all), Value::Object(members)) = (all.as_object_mut(), members) {
         all.extend(members);
     }
-    let detail = format!("This payment has to be given back: {detail}.");
+    let detail = format!("The payment must be refunded: {detail}.");
     response(Answer::problem(409, "refund-due", "Refund due", &detail, all))
 }
 
-/// As its buyer sees it, and what only those need to know who take payments.
+/// The order as its buyer sees it, plus payment and reason, which only the payment side needs.
 fn document(sale: &Sale, id: OrderId, order: &Order) -> Value {
     let mut document = json!(reply::order_document(sale, id, order));
     if let Some(payment) = &order.payment {

@@ -1,4 +1,4 @@
-//! Holding a sale's books against everything that is known of it, and putting them right.
+//! Reconciliation: compares the records of a sale with everything that is known of it, and repairs them.
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
@@ -16,9 +16,9 @@ use crate::sale::{Sale, reply};
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ReconcileOptions {
-    /// Whether to put right what is found; only of a sale that sells nothing.
+    /// Whether to repair what is found; the sale must be fenced, paused or closed.
     apply: bool,
-    /// Go on if the order service cannot be asked.
+    /// Continue if the order service does not answer.
     without_order_service: bool,
 }
 
@@ -55,7 +55,7 @@ pub(super) async fn reconcile(
             problem(503, "order-service-unavailable", "Order service unavailable", &why)
         }
         Err(ReconcileError::Selling) => {
-            let detail = "The sale sells; pause it first. Nothing was changed.";
+            let detail = "The sale is open. Pause it first. Nothing was changed.";
             problem(409, "sale-open", "Sale open", detail)
         }
     }

@@ -124,7 +124,7 @@ fn a_file_that_is_wrong_changes_nothing_and_is_told() {
     let mut edge = Edge::setup().ticket(json!({ "total": 10 })).proxies_to(to(&[old.address()])).start();
     edge.rewrite(|setup| setup.upstream("load_rule", to(&[new.address()])).set("clint", json!({ "read": "1s" })));
     let detail = refused(&edge);
-    assert!(detail.starts_with("Nothing has changed. ") && detail.contains("clint: unknown key"), "{detail}");
+    assert!(detail.starts_with("Nothing was changed. ") && detail.contains("clint: unknown key"), "{detail}");
     assert_eq!(edge.ask(&Request::get("/")).text(), "old", "not even what was right in it");
 
     edge.signal("HUP");
@@ -139,7 +139,7 @@ fn a_file_that_is_wrong_changes_nothing_and_is_told() {
     assert!(refused(&edge).contains("spikegate.yaml cannot be read"));
     let output = edge.command(&["reload"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("422: Nothing has changed. "), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("422: Nothing was changed. "), "{output:?}");
     assert_eq!(edge.ask(&Request::get("/")).text(), "old");
     assert!(buy(edge.address(), &purchase()).is_order());
 }

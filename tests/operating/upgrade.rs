@@ -110,7 +110,7 @@ fn goes_on(edge: &mut Edge, why: &str) {
     let answer = edge.control(&Request::post("/upgrade"));
     assert_eq!((answer.status, answer.problem().as_str()), (409, "upgrade-failed"), "{answer:?}");
     let detail = answer.json()["detail"].as_str().unwrap().to_owned();
-    assert!(detail.starts_with("This process goes on. ") && detail.contains(why), "{detail}");
+    assert!(detail.starts_with("This process continues. ") && detail.contains(why), "{detail}");
     edge.wait_for_log("upgrade failed, this process continues: ");
     eventually("it sells", || buy(edge.address(), &purchase()).is_order().then_some(()));
     assert_eq!(edge.sold(), sold + 1);
