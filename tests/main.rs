@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic fails the test and names the place")]
 
 mod buying;
+mod documents;
 mod harness;
 mod hostile;
 mod ledgers;
