@@ -180,7 +180,7 @@ fn the_command_line_is_checked_together_with_the_file() {
     let config = setup.write(public, control);
     let config = config.to_str().unwrap();
     let text = fails(1, &["run", "--config", config, "--listen", &control.to_string()]);
-    assert!(text.contains(&format!("{control} is taken by control.listen")), "{text}");
+    assert!(text.contains(&format!("{control} is already used by control.listen")), "{text}");
     let text = fails(1, &["run", "--config", config, "--control", "0.0.0.0:9180"]);
     assert!(text.contains("control.listen: is off loopback, so control.token"), "{text}");
 }
