@@ -6,7 +6,7 @@ mod client;
 mod run;
 mod sale;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -126,10 +126,9 @@ impl ControlTarget {
     }
 
     /// Makes the call, prints its answer and gives it.
-    #[expect(clippy::print_stdout, reason = "the result of the command")]
     fn call(&self, call: &Call) -> Result<Value, String> {
         let answer = client::call(&self.control, self.token()?.as_deref(), call).map_err(|error| error.to_string())?;
-        println!("{answer:#}");
+        print(&format!("{answer:#}\n"))?;
         Ok(answer)
     }
 }
@@ -159,23 +158,30 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Prints the result of a command. A reader that has seen enough (`| head -1`) is no error.
+fn print(text: &str) -> Result<(), String> {
+    let mut output = std::io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("standard output: {error}")),
+        _ => Ok(()),
+    }
+}
+
 fn process_command(target: &ControlTarget, path: &str) -> Result<ExitCode, String> {
     let call = Call { timeout: PROCESS_TIMEOUT, ..Call::post(path, Value::Object(serde_json::Map::new())) };
     target.call(&call).map(|_| ExitCode::SUCCESS)
 }
 
-#[expect(clippy::print_stdout, reason = "the result of the command")]
 fn health(control: &str, ready: bool) -> Result<(), String> {
     let answer = client::health(control, ready).map_err(|error| error.to_string())?;
-    print!("{answer}");
-    Ok(())
+    print(&answer)
 }
 
 fn completions(shell: Shell) -> Result<(), String> {
     // Collected first, since the generator panics when a pipe is closed early.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "spikegate", &mut script);
-    std::io::stdout().write_all(&script).map_err(|error| error.to_string())
+    print(&String::from_utf8_lossy(&script))
 }
 
 fn man(folder: &Path) -> Result<(), String> {

@@ -44,7 +44,6 @@ pub(super) enum AdmissionCommand {
     },
 }
 
-#[expect(clippy::print_stdout, reason = "the result of the command")]
 pub(super) fn run(command: AdmissionCommand) -> Result<(), String> {
     let key = |file: &PathBuf| match Secret::read(file) {
         Ok(Some(key)) => Ok(key),
@@ -58,14 +57,13 @@ pub(super) fn run(command: AdmissionCommand) -> Result<(), String> {
             let valid_s = u64::try_from(valid.as_secs()).ok().filter(|seconds| *seconds > 0);
             let valid_s = valid_s.ok_or("--valid: less than a second")?;
             let pass = Pass { sale: &sale, buyer: buyer.as_deref(), from_s, until_s: from_s.saturating_add(valid_s) };
-            println!("{}", pass.sign(&key(&key_file)?));
+            super::print(&format!("{}\n", pass.sign(&key(&key_file)?)))
         }
         AdmissionCommand::Verify { sale, key_file, buyer, token } => {
             let keys = Keys(key_file.iter().map(key).collect::<Result<_, _>>()?);
             let now_s = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
             keys.check(Some(&token), &sale, buyer.as_deref(), now_s).map_err(|denied| denied.to_string())?;
-            println!("the token is valid");
+            super::print("the token is valid\n")
         }
     }
-    Ok(())
 }

@@ -51,7 +51,6 @@ pub(super) fn run(run: Run) -> Result<(), String> {
     server::run(config, Arc::new(read_again)).map_err(|error| error.to_string())
 }
 
-#[expect(clippy::print_stdout, reason = "the result of the command")]
 pub(super) fn check(path: &Path, resolve: bool) -> Result<(), String> {
     let mut config = Config::load(path).map_err(|errors| errors.to_string())?;
     if resolve {
@@ -59,7 +58,6 @@ pub(super) fn check(path: &Path, resolve: bool) -> Result<(), String> {
     }
     let certificates = config.listen.iter().filter_map(|listener| listener.tls.as_ref());
     let warnings = certificates.flat_map(|tls| tls.warnings(SystemTime::now()));
-    warnings.for_each(|warning| println!("warning: {warning}"));
-    println!("{}: ok", path.display());
-    Ok(())
+    let warnings: String = warnings.map(|warning| format!("warning: {warning}\n")).collect();
+    super::print(&format!("{warnings}{}: ok\n", path.display()))
 }

@@ -101,6 +101,31 @@ fn what_is_installed_works_and_can_be_removed() {
 }
 
 #[test]
+fn a_command_ends_quietly_when_nobody_reads_its_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, config) = (folder.path().join("key"), folder.path().join("spikegate.yaml"));
+    std::fs::write(&key, "a-key-of-some-length").unwrap();
+    std::fs::write(&config, "sales: { t: { total: 1 } }").unwrap();
+    let edge = Edge::setup().ticket(json!({ "total": 1 })).start();
+    let control = edge.control_address().to_string();
+    let (key, config) = (key.to_str().unwrap(), config.to_str().unwrap());
+    for arguments in [
+        &["sale", "list", "--control", &control][..],
+        &["reload", "--control", &control],
+        &["health", "--control", &control],
+        &["check", "--config", config],
+        &["admission", "sign", "--sale", "t", "--key-file", key],
+        &["completions", "bash"],
+        &["help"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(binary("spikegate")).args(arguments).stdout(writer).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
 fn every_command_has_a_manual_page_and_completions() {
     let folder = tempfile::tempdir().unwrap();
     printed(run(binary("spikegate"), &["man", folder.path().to_str().unwrap()]));
