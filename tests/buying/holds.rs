@@ -264,7 +264,7 @@ fn the_command_line_settles_orders() {
     let (done, text) = says(&["cancel", "ticket", &first]);
     assert!(!done && text.contains("cannot be cancelled"), "{text}");
     let (done, text) = says(&["confirm", "ticket", &first, "--payment", "till-8"]);
-    assert!(!done && text.contains("given back"), "{text}");
+    assert!(!done && text.contains("must be refunded"), "{text}");
     let (done, text) = says(&["cancel", "ticket", &second]);
     assert!(done && text.contains("\"RELEASED\""), "{text}");
     let (done, text) = says(&["sweep", "ticket"]);

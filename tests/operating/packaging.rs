@@ -178,7 +178,8 @@ fn health_is_asked_of_the_control_listener() {
     redis.kill9();
     eventually("it is not ready", || {
         let ready = health(&["--ready"]);
-        (ready.status.code() == Some(1)).then(|| assert!(text(&ready.stderr).contains("503: the ledger"), "{ready:?}"))
+        (ready.status.code() == Some(1))
+            .then(|| assert!(text(&ready.stderr).contains("503: no recent data from the ledger"), "{ready:?}"))
     });
     assert_eq!(printed(health(&[])), "ok\n");
 

@@ -169,13 +169,13 @@ fn only_the_edge_delivers_and_only_what_was_agreed() {
     std::fs::write(shelf.secret_file(), format!("  {SECRET}\n")).unwrap();
 
     let bare = Request::post("/hooks/spikegate").body("application/json", &body);
-    refused(&bare, 401, "bad-signature", "missing");
+    refused(&bare, 401, "bad-signature", "exactly one Spikegate-Signature");
     refused(&bare.clone().header("Spikegate-Signature", "v1=1"), 401, "bad-signature", "must be t=");
-    refused(&signed(&body, now_s, "another-secret-of-length"), 401, "bad-signature", "does not fit");
+    refused(&signed(&body, now_s, "another-secret-of-length"), 401, "bad-signature", "does not match");
     refused(&signed(&body, now_s - 310, SECRET), 401, "bad-signature", "5 minutes");
     refused(&signed(&body, now_s + 310, SECRET), 401, "bad-signature", "5 minutes");
     let other = signed(&body, now_s, SECRET).body("application/json", body.replace("ann", "eve"));
-    refused(&other, 401, "bad-signature", "does not fit");
+    refused(&other, 401, "bad-signature", "does not match");
     refused(&signed("{", now_s, SECRET), 400, "bad-request", "the body: ");
     let mut event = held(1, &id(1), "ann");
     event["order_id"] = json!("xyz");
@@ -203,8 +203,8 @@ fn a_database_that_cannot_be_used_is_named_at_the_start() {
     assert!(start(&["--database", "mysql://root:geheim@db/x"]).contains("must be sqlite:FILE or postgres://"));
     assert!(!start(&["--database", "mysql://root:geheim@db/x"]).contains("geheim"));
     assert!(start(&["--database", "sqlite::memory:"]).contains("must name a file"));
-    assert!(start(&["--database", "sqlite:/proc/orders.db"]).contains("cannot be opened"));
-    assert!(start(&["--database", "postgres://localhost:1/x"]).contains("cannot be opened"));
+    assert!(start(&["--database", "sqlite:/proc/orders.db"]).contains("cannot open the database"));
+    assert!(start(&["--database", "postgres://localhost:1/x"]).contains("cannot open the database"));
     assert!(start(&["--payment", "demo"]).contains("--database"));
     assert!(start(&["--database", "sqlite:x", "--payment", "stripe"]).contains("demo:decline"));
     assert!(start(&["--database", "sqlite:x", "--control", "127.0.0.1:9180"]).contains("--control must be http://"));

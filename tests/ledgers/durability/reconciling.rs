@@ -43,7 +43,7 @@ fn what_was_changed_by_hand_is_told_and_put_right_while_nothing_is_sold() {
 
     let (code, report) = reconcile(&edge, &["--apply"]);
     assert_eq!(code, 1, "{report}");
-    assert!(report["error"].as_str().unwrap().contains("The sale sells; pause it first."), "{report}");
+    assert!(report["error"].as_str().unwrap().contains("The sale is open. Pause it first."), "{report}");
     edge.operate("pause", &json!({}));
     let (code, report) = reconcile(&edge, &["--apply"]);
     assert_eq!((code, &report["applied"], &report["left"]), (0, &json!(true), &json!([])), "{report}");
