@@ -94,14 +94,14 @@ fn a_purchase_without_an_answer_is_asked_again_until_it_has_one() {
     network.hold_replies();
     browser.click("#submit");
     browser.shows("#message", &plain("en", "buy.retry_unknown"));
-    browser.shows("#progress", "of 8 times");
+    browser.shows("#progress", "of 8");
     browser.picture("asking-again");
     let key = browser.run("return JSON.parse(localStorage['spikegate:sale:ticket']).attempt.key");
 
     // It does not ask for ever, and it forgets nothing.
     browser.shows("#message", &plain("en", "buy.still_unknown"));
     browser.shows("#again", &plain("en", "buy.again"));
-    browser.shows("#contact", "The shop does not answer");
+    browser.shows("#contact", "The shop is not responding");
     browser.picture("unknown");
     assert_eq!(browser.run("return document.querySelector('#submit').getAttribute('aria-disabled')"), "true");
 

@@ -313,5 +313,7 @@ function isSure() {
     dialog.returnValue = "no";
     dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
     dialog.showModal();
+    // The safe choice. `autofocus` would also be tried when the page loads, while the dialog is closed.
+    dialog.querySelector("[value=no]").focus();
   });
 }
