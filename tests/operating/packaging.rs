@@ -221,3 +221,19 @@ fn operators_may_keep_the_token_in_a_file() {
     );
     assert!(text(&missing.stderr).contains("--token-file /nowhere/token: "), "{missing:?}");
 }
+
+/// Packages the binaries under test, and installs, tries and removes the package. dpkg installs into another root for root only.
+#[test]
+fn the_debian_package_sells_a_ticket() {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    let folder = tempfile::tempdir().unwrap();
+    let mut dist = Command::new(scripts.join("dist"));
+    dist.arg("--binaries").arg(binary("spikegate").parent().unwrap()).arg("--output").arg(folder.path());
+    // Compression of unoptimized binaries would take a minute.
+    let packages = printed(dist.env("DPKG_DEB_COMPRESSOR_TYPE", "none").stdin(Stdio::null()).output().unwrap());
+    let package = packages.lines().find(|line| line.ends_with(".deb")).unwrap();
+    if printed(run("id", &["-u"])).trim() == "0" {
+        let tried = printed(run(scripts.join("dist-test"), &[package]));
+        assert!(tried.contains("sold a ticket") && tried.contains("keeps the ledger"), "{tried}");
+    }
+}
