@@ -1,8 +1,11 @@
-//! A sale at this edge: a purchase comes in, is refused from memory or queued for the next batch, and gets its outcome.
+//! A sale at this edge. A purchase is refused from memory or queued for the next batch, which brings its outcome.
 //!
-//! Read in this order: [`request`] (what the client asks), [`gate`] (refused from memory?), [`batch`] (the way to the
-//! ledger and back), [`reply`] (what the client is told). [`sync`] keeps the gates true. Nothing here knows of HTTP
-//! sessions or of the ledger's store.
+//! Read in this order: [`request`] (parses a purchase), [`gate`] (refuses from memory), [`batch`] (sends purchases to
+//! the ledger), [`reply`] (renders the answer). [`sync`] keeps the gates up to date. Nothing here depends on HTTP
+//! sessions or on the ledger's store.
+//!
+//! One purchase passes the gate up to three times: before and after its token is verified ([`Sale::submit`]), and when
+//! it leaves the queue ([`batch`]). A comment at each place gives the reason.
 
 mod administration;
 pub mod batch;
@@ -35,25 +38,24 @@ use crate::limits::Taken;
 use crate::observe::trace;
 use crate::sale::metrics::SaleMetrics;
 
-/// A purchase in the queue; it is decided, whether its outcome is waited for or not.
+/// A purchase in the queue. It is decided even if the caller drops this.
 pub struct Queued {
     id: OrderId,
     outcome: oneshot::Receiver<Outcome>,
-    /// Counts it as one of its buyer's under way.
+    /// Counts against the buyer's concurrent purchases until dropped.
     taken: Option<Taken>,
-    /// If it is traced.
     trace: Option<trace::Purchase>,
 }
 
-/// What all sales of an edge share.
+/// State that all sales of an edge share.
 pub struct Shared {
-    /// The ledger.
+    /// The store that decides purchases.
     pub ledger: Arc<dyn Ledger>,
-    /// Wakes the sync before its time.
+    /// Starts the next sync immediately.
     pub sync_now: Notify,
-    /// Tells batches that a sync was made.
+    /// Notified after every sync.
     pub synced: Notify,
-    /// How old what a gate knows may be: longer than from one sync to the end of the next; see [`Gate::new`].
+    /// Maximum age of a gate's counters. Must exceed the time from one sync to the end of the next; see [`Gate::new`].
     pub memory: Duration,
 }
 
@@ -61,11 +63,11 @@ pub struct Shared {
 pub struct Sale {
     id: String,
     key: String,
-    /// Replaced by a reload; a purchase that has begun keeps those that it began with.
+    /// Replaced by a reload. A purchase keeps the rules that it started with.
     rules: ArcSwap<Rules>,
     shared: Arc<Shared>,
     gate: Gate,
-    /// Which sale the ledger has under our name; none until it was opened.
+    /// The sale that the ledger has under this key; none until it is opened.
     identity: ArcSwapOption<Identity>,
     queue: mpsc::Sender<Pending>,
     order_reads: Semaphore,
@@ -74,7 +76,7 @@ pub struct Sale {
 }
 
 impl Sale {
-    /// Sets a sale up, and gives the other end of its queue, for [`batch::run`].
+    /// Creates a sale and the receiving end of its queue, for [`batch::run`].
     #[must_use]
     pub fn new(
         settings: config::Sale,
@@ -97,25 +99,24 @@ impl Sale {
         (sale, pending)
     }
 
-    /// What the next purchase is judged by.
+    /// The rules for the next purchase.
     #[must_use]
     pub fn rules(&self) -> Guard<Arc<Rules>> {
         self.rules.load()
     }
 
-    /// From the next purchase on these are the settings. The id, the key, the length of the queue and the stat log stay
-    /// what they were, whatever is said here.
+    /// Applies new settings from the next purchase on. The id, the key, the queue length and the stat log do not change.
     pub fn replace(&self, settings: config::Sale) {
         let before = self.rules.load();
         self.rules.store(Arc::new(Rules::new(settings, Some(&before))));
-        // The gate hears of other terms with the next sync.
+        // The next sync brings the new terms to the gate.
         self.shared.sync_now.notify_one();
     }
 
-    /// Makes the sale in the ledger if it has none and the configuration names a total; else finds it.
+    /// Opens the sale in the ledger. Creates it if the ledger has none and `total` is given.
     ///
     /// # Errors
-    /// Those of [`Ledger::open`], except that a sale that is not there is no error: it may come.
+    /// Those of [`Ledger::open`], except [`LedgerError::Missing`]: the sale may be created later.
     pub async fn open(&self, total: Option<u64>) -> Result<(), LedgerError> {
         match self.shared.ledger.open(&self.key, total).await {
             Ok(identity) => {
@@ -133,11 +134,11 @@ impl Sale {
         }
     }
 
-    /// Refuses a purchase whose buyer is not told, where a limit for each buyer holds.
+    /// Refuses a purchase without a buyer ID if the sale has a limit per buyer.
     ///
     /// # Errors
-    /// [`RequestRefusal::Bad`], naming where the buyer's id has to be.
-    pub fn must_know_buyer(&self, rules: &Rules, ask: &Ask<'_>) -> Result<(), RequestRefusal> {
+    /// [`RequestRefusal::Bad`] with the field that must carry the buyer ID.
+    pub fn require_buyer(&self, rules: &Rules, ask: &Ask<'_>) -> Result<(), RequestRefusal> {
         let (BuyerSource::Header(field) | BuyerSource::Query(field) | BuyerSource::Body(field)) = &rules.settings.buyer
         else {
             return Ok(());
@@ -149,13 +150,10 @@ impl Sale {
         if terms.per_buyer == 0 && terms.unpaid_per_buyer == 0 && !rules.limits_buyers() {
             return Ok(());
         }
-        Err(RequestRefusal::Bad {
-            field: field.clone(),
-            detail: "is needed here: every buyer may have only so many".into(),
-        })
+        Err(RequestRefusal::Bad { field: field.clone(), detail: "is required: this sale has a limit per buyer".into() })
     }
 
-    /// A purchase, one way through. Waits at most `deadline` of the configuration.
+    /// Submits a purchase and waits for its outcome, at most for the configured `deadline`.
     pub async fn buy(&self, ask: &Ask<'_>) -> Outcome {
         let submitted = self.submit(&self.rules(), ask);
         match submitted {
@@ -164,17 +162,17 @@ impl Sale {
         }
     }
 
-    /// Refuses from memory, or puts the purchase into the queue.
+    /// Refuses the purchase from memory or queues it.
     ///
     /// # Errors
-    /// The outcome of a purchase that was refused.
+    /// The outcome of a refused purchase.
     pub fn submit(&self, rules: &Rules, ask: &Ask<'_>) -> Result<Queued, Outcome> {
         self.try_submit(rules, ask, Instant::now()).map_err(|refusal| self.record(Outcome::Refused(refusal)))
     }
 
-    /// What became of a purchase in the queue.
+    /// Waits for the outcome of a queued purchase.
     pub async fn outcome(&self, queued: Queued) -> Outcome {
-        // The batch records and tells every outcome; should it ever vanish, nobody knows what became of the purchase.
+        // The batch records and sends every outcome. If its task ended without one, the outcome is unknown.
         let Queued { id, outcome, taken: _taken, trace } = queued;
         let outcome = outcome.await.unwrap_or_else(|_| self.record(Outcome::Unknown { id }));
         if let Some(trace) = trace {
@@ -183,23 +181,24 @@ impl Sale {
         outcome
     }
 
-    /// What costs least is asked first: memory, then the admission token (one hash), then the token that proves who
-    /// buys.
+    /// Runs the cheapest check first: the gate (memory), the admission token (one hash), the buyer token (a signature).
     fn try_submit(&self, rules: &Rules, ask: &Ask, now: Instant) -> Result<Queued, Refusal> {
         let identity = self.identity.load();
         let Some(identity) = identity.as_deref() else {
             return Err(if self.gate.is_missing() { Refusal::Missing } else { Refusal::Unavailable });
         };
-        // The one whom a token names is not proven yet. He is believed for as long as it is to his disadvantage: "sold
-        // out" is for everybody, and of anybody's limits or orders nothing is told before it is proven who asks.
-        let names_buyer = ask.key.is_some() || rules.settings.admission.is_some();
+        // The token is not verified yet. Trust the claimed buyer only where a forged token cannot gain anything: "sold
+        // out" applies to all buyers, and nothing about a buyer's limits or orders is disclosed before verification.
+        let needs_claimed_buyer = ask.key.is_some() || rules.settings.admission.is_some();
         let named = ask.buyer.as_deref().map(Cow::Borrowed).or_else(|| match (&rules.verifier, ask.token.as_deref()) {
-            (Some(verifier), Some(token)) if names_buyer => verifier.claimed(token).map(Cow::Owned),
+            (Some(verifier), Some(token)) if needs_claimed_buyer => verifier.claimed(token).map(Cow::Owned),
             _ => None,
         });
         let retry_of = ask.key.as_deref().map(|key| order_id(identity, named.as_deref(), key));
+        // First gate check: after the sale is sold out, most purchases are refused here, without the cost of a hash or a
+        // signature.
         self.pass_gate(&Visitor { retry_of, buyer: ask.buyer.as_deref(), quantity: ask.quantity }, now)?;
-        // An order that is there was admitted when it was made.
+        // An existing order was admitted when it was made.
         if let Some(keys) = &rules.settings.admission
             && !retry_of.is_some_and(|id| self.gate.knows(id))
         {
@@ -209,9 +208,10 @@ impl Sale {
         let proven = self.prove(rules, ask)?;
         let buyer = proven.as_deref().or(ask.buyer.as_deref());
         if proven.is_some() {
+            // Second gate check: the buyer's own limits may be applied only now that the token is verified.
             self.pass_gate(&Visitor { retry_of, buyer, quantity: ask.quantity }, now)?;
         }
-        let taken = rules.take_share(buyer)?;
+        let taken = rules.take_quota(buyer)?;
         let id = retry_of.unwrap_or_else(|| OrderId(rand::random()));
         let (reply, outcome) = oneshot::channel();
         let trace = trace::Purchase::begin(self.id(), ask.parent.as_ref());
@@ -237,19 +237,20 @@ impl Sale {
         }
     }
 
-    /// The buyer, where a token has to prove who that is; where a proxy of ours has to say it, it must have.
+    /// Verifies the buyer's token and returns the buyer, if the sale requires a token. If a trusted proxy must supply
+    /// the buyer ID, refuses a purchase without one.
     fn prove(&self, rules: &Rules, ask: &Ask) -> Result<Option<String>, Refusal> {
         let Some(verifier) = &rules.verifier else {
-            let must_be_told = matches!(rules.settings.buyer, BuyerSource::ProxyHeader(_));
-            return if must_be_told && ask.buyer.is_none() { Err(Refusal::BuyerUnknown) } else { Ok(None) };
+            let proxy_supplies_buyer = matches!(rules.settings.buyer, BuyerSource::ProxyHeader(_));
+            return if proxy_supplies_buyer && ask.buyer.is_none() { Err(Refusal::BuyerUnknown) } else { Ok(None) };
         };
         let token = ask.token.as_deref().ok_or(Refusal::TokenMissing)?;
         self.metrics.tokens_checked.add(1);
         verifier.buyer(token).map(Some).map_err(Refusal::TokenInvalid)
     }
 
-    /// Counts an outcome; every one passes here once, whether its client still waits or not. A purchase whose client
-    /// left before the ledger was asked has none.
+    /// Counts an outcome. Every outcome is recorded once, even if the client has disconnected. A purchase whose client
+    /// disconnected before the ledger was asked has no outcome.
     fn record(&self, outcome: Outcome) -> Outcome {
         self.metrics.outcome(&outcome);
         if let Some(log) = &self.stat_log {
@@ -258,7 +259,7 @@ impl Sale {
         outcome
     }
 
-    /// The sale's id, as in paths and in the configuration.
+    /// The sale's ID in paths and in the configuration.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
@@ -268,63 +269,63 @@ impl Sale {
         self.rules.load().terms
     }
 
-    /// What the ledger calls it.
+    /// The sale's key in the ledger.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// Its counters of requests.
+    /// The sale's request counters.
     #[must_use]
     pub fn metrics(&self) -> &SaleMetrics {
         &self.metrics
     }
 
-    /// Lines of the stat log that the disk did not take.
+    /// Stat log lines that were dropped because the disk was too slow.
     #[must_use]
     pub fn stat_log_dropped(&self) -> u64 {
         self.stat_log.as_ref().map_or(0, StatLog::dropped)
     }
 
-    /// Opens the stat log again, whose file was moved away.
+    /// Reopens the stat log after a rotation.
     pub fn reopen_stat_log(&self) {
         if let Some(log) = &self.stat_log {
             log.reopen();
         }
     }
 
-    /// Brings the stat log to its file, for an edge that ends.
+    /// Writes the buffered stat log lines to the file, before the process exits. Waits at most `patience`.
     pub fn flush_stat_log(&self, patience: Duration) {
         if let Some(log) = &self.stat_log {
             log.flush(patience);
         }
     }
 
-    /// What the gate knows; see [`Gate::view`].
+    /// See [`Gate::view`].
     #[must_use]
     pub fn view(&self) -> Option<View> {
         self.gate.view()
     }
 
-    /// Whether the ledger was heard of late; see [`Gate::hears`].
+    /// See [`Gate::hears`].
     #[must_use]
     pub fn hears(&self) -> bool {
         self.gate.hears()
     }
 
-    /// Whether the ledger has no such sale.
+    /// See [`Gate::is_missing`].
     #[must_use]
     pub fn is_missing(&self) -> bool {
         self.gate.is_missing()
     }
 
-    /// Why the ledger has fenced the sale, if it has.
+    /// See [`Gate::fence`].
     #[must_use]
     pub fn fence(&self) -> Option<Arc<str>> {
         self.gate.fence()
     }
 
-    /// Of which sale the ledger keeps under our name; none until it was opened. See [`Identity::epoch`].
+    /// The epoch of the opened sale; none until it is opened. See [`Identity::epoch`].
     #[must_use]
     pub fn epoch(&self) -> Option<u64> {
         self.identity.load().as_ref().map(|identity| identity.epoch)
@@ -335,14 +336,14 @@ impl Sale {
         self.shared.synced.notified().await;
     }
 
-    /// Has the sync not wait for its time.
+    /// Starts the next sync immediately.
     pub fn sync_soon(&self) {
         self.shared.sync_now.notify_one();
     }
 }
 
-/// The id of the order that a key stands for: the same at every edge, and computable only with the sale's secret.
-/// Keyed BLAKE3 over buyer and key, the buyer's length in front, so that no two pairs can be mistaken for each other.
+/// The order ID for an idempotency key: the same at every edge, and computable only with the sale's secret. It is keyed
+/// BLAKE3 over the buyer's length, the buyer and the key. The length prefix keeps different pairs apart.
 fn order_id(identity: &Identity, buyer: Option<&str>, key: &str) -> OrderId {
     let mut hasher = blake3::Hasher::new_keyed(&identity.secret);
     let buyer = buyer.unwrap_or_default();

@@ -1,21 +1,20 @@
-//! What is done to a sale and its orders besides buying: by operators, by the order service, and by who looks an order
-//! up.
+//! Operations on a sale and its orders other than purchases: by operators, by the order service and by clients that
+//! read an order.
 
 use super::Sale;
 use crate::ledger::{Cancelled, Confirmed, LedgerError, LogEntry, Order, OrderId, PaymentId, SaleState, Swept, View};
 
-/// Readers of single orders that may wait for the ledger at a time, of each sale. More are told to come again, so that
-/// they cannot keep purchases waiting.
+/// Maximum concurrent reads of single orders per sale. The edge refuses more: reads must not delay purchases.
 pub(super) const ORDER_READS_MAX: usize = 256;
 
 impl Sale {
-    /// Reads an order from the ledger, for anyone; `None` if too many do.
+    /// Reads an order for a public client; `None` at [`ORDER_READS_MAX`].
     pub async fn order_for_anyone(&self, id: OrderId) -> Option<Result<Option<Order>, LedgerError>> {
         let _turn = self.order_reads.try_acquire().ok()?;
         Some(self.order(id).await)
     }
 
-    /// Reads one entry of the log; none if there is none of this number.
+    /// Reads one log entry; `None` if the log has no entry with this number.
     ///
     /// # Errors
     /// Those of [`Ledger::log`].
@@ -24,7 +23,7 @@ impl Sale {
         Ok(entries.into_iter().next().filter(|entry| entry.seq == seq))
     }
 
-    /// Reads an order from the ledger.
+    /// See [`Ledger::order`].
     ///
     /// # Errors
     /// Those of [`Ledger::order`].
@@ -32,7 +31,7 @@ impl Sale {
         self.shared.ledger.order(&self.key, id).await
     }
 
-    /// Reads all counters at one instant from the ledger.
+    /// See [`Ledger::snapshot`].
     ///
     /// # Errors
     /// Those of [`Ledger::snapshot`].
@@ -40,7 +39,7 @@ impl Sale {
         self.shared.ledger.snapshot(&self.key, &self.terms()).await
     }
 
-    /// Takes a payment for an order.
+    /// See [`Ledger::confirm`].
     ///
     /// # Errors
     /// Those of [`Ledger::confirm`].
@@ -50,21 +49,21 @@ impl Sale {
         confirmed
     }
 
-    /// Releases an order that is not paid, or gives an id up that has no order.
+    /// See [`Ledger::cancel`].
     ///
     /// # Errors
     /// Those of [`Ledger::cancel`].
     pub async fn cancel(&self, order: OrderId) -> Result<Cancelled, LedgerError> {
         let cancelled = self.shared.ledger.cancel(&self.key, order).await;
-        // What was released is for sale at once here, not only from the next sync on.
+        // Sell the released tickets immediately, not after the next scheduled sync.
         self.shared.sync_now.notify_one();
         cancelled
     }
 
-    /// Releases orders whose hold has ended, so many as one step may; see [`Ledger::sweep`].
+    /// Releases orders whose hold has ended, as many as one step may; see [`Ledger::sweep`].
     ///
     /// # Errors
-    /// Those of [`Ledger::sweep`], and [`LedgerError::Missing`] while the sale is not opened.
+    /// Those of [`Ledger::sweep`], and [`LedgerError::Missing`] until the sale is opened.
     pub async fn sweep(&self) -> Result<Swept, LedgerError> {
         let Some(identity) = self.identity.load_full() else { return Err(LedgerError::Missing) };
         let swept = self.shared.ledger.sweep(&self.key, identity.epoch).await?;
@@ -81,7 +80,7 @@ impl Sale {
         self.after_change().await
     }
 
-    /// Adds tickets, or takes unsold ones away.
+    /// Adds tickets, or removes unsold ones.
     ///
     /// # Errors
     /// Those of [`Ledger::add_stock`].
@@ -90,10 +89,10 @@ impl Sale {
         self.after_change().await
     }
 
-    /// The gate hears of a change at once, not only at the next sync.
+    /// Syncs immediately: the gate needs the change before the next scheduled sync.
     async fn after_change(&self) -> Result<View, LedgerError> {
         self.shared.sync_now.notify_one();
-        // The change is made; whoever is told otherwise would make it again.
+        // The change was made. Any other error would make the operator repeat it.
         self.snapshot().await.map_err(|error| LedgerError::Unknown(format!("the change was made, but: {error}")))
     }
 }

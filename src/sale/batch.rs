@@ -1,8 +1,9 @@
-//! The way to the ledger: while one batch is there, the next gathers. One task a sale; see [`run`].
+//! Batches of purchases for the ledger. While one batch is at the ledger, the next one gathers. One task per sale; see
+//! [`run`].
 //!
-//! No timer gathers anything: under light load a batch is one purchase, under heavy load it is whatever came while the
-//! last one was away. At most `local_stock` tickets are under way at a time, so whatever comes, the ledger sees no more
-//! attempts than what is sold plus `local_stock`.
+//! There is no batching timer: under light load a batch is one purchase, under heavy load it is all purchases that came
+//! while the previous batch was at the ledger. A batch has at most `local_stock` tickets. The ledger therefore sees at
+//! most as many attempts as tickets sold plus `local_stock`.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -18,17 +19,17 @@ use super::{Outcome, Refusal, Sale};
 use crate::ledger::{BATCH_MAX, Decision, LedgerError, Purchase, Reserved};
 use crate::observe::trace;
 
-/// Pause before a batch whose outcome is unknown is asked again; doubled each time up to [`RETRY_PAUSE_MAX`].
+/// Pause before a batch with unknown outcome is sent again; doubles each time, up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
 const RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
 
 /// A purchase in the queue.
 pub struct Pending {
     pub(super) purchase: Purchase,
-    /// The sale that the order id was made for.
+    /// The epoch of the sale that the order ID was computed for.
     pub(super) epoch: u64,
     pub(super) has_key: bool,
-    /// When its client is told, whatever is known by then.
+    /// The client gets an answer by this time, even if the outcome is unknown.
     pub(super) deadline: Instant,
     /// The span of the purchase, if it is traced.
     pub(super) trace: Option<Box<SpanContext>>,
@@ -44,10 +45,12 @@ impl Pending {
         }
     }
 
-    /// What the gate says to it now; `None` if it needs no answer any more, or got one here.
+    /// Third gate check: the sale may have sold out, closed or paused while the purchase waited in the queue. Without
+    /// it, the ledger would see every queued purchase after the sale sold out. Returns `None` if the client is gone or
+    /// got its answer here.
     fn judge(self, sale: &Sale, now: Instant) -> Option<(Verdict, Self)> {
         if self.reply.is_closed() {
-            // Its client has gone, and the ledger was never asked: nothing is lost.
+            // The client disconnected before the ledger was asked: no order exists.
             sale.metrics.left();
             return None;
         }
@@ -57,35 +60,35 @@ impl Pending {
         }
         let epoch = sale.identity.load().as_ref().map(|identity| identity.epoch);
         if Some(self.epoch) != epoch {
-            // Its id was made for a sale that the ledger no longer has under this name.
+            // The order ID was computed for a sale that the ledger no longer has under this key.
             self.refuse(sale, if sale.gate.is_missing() { Refusal::Missing } else { Refusal::Unavailable });
             return None;
         }
         Some((sale.gate.judge(&self.visitor(), now), self))
     }
 
-    fn tell(self, sale: &Sale, outcome: Outcome) {
-        // Its deadline was set when it came.
+    fn finish(self, sale: &Sale, outcome: Outcome) {
+        // The deadline was set on arrival; this computes the time since then.
         sale.metrics
             .waits
             .add((Instant::now() + sale.rules().settings.deadline).saturating_duration_since(self.deadline));
-        // A client that has gone is told nothing; its order, if there is one, ends with its hold.
+        // If the client disconnected, its order, if any, is released when the hold ends.
         let _ = self.reply.send(sale.record(outcome));
     }
 
-    /// Its time is over, and it was never brought to the ledger: because that is silent, or because too many came
-    /// first.
+    /// Refuses a purchase whose deadline passed before it was sent to the ledger: the ledger does not answer, or too
+    /// many purchases came first.
     fn expire(self, sale: &Sale) {
         let refusal = if sale.gate.hears() { Refusal::Busy } else { Refusal::Unavailable };
         self.refuse(sale, refusal);
     }
 
     fn refuse(self, sale: &Sale, refusal: Refusal) {
-        self.tell(sale, Outcome::Refused(refusal));
+        self.finish(sale, Outcome::Refused(refusal));
     }
 }
 
-/// Takes purchases out of the queue, batch after batch, for as long as the process lives.
+/// Takes purchases out of the queue, batch after batch, until the process exits.
 pub async fn run(sale: Arc<Sale>, mut queue: mpsc::Receiver<Pending>) {
     let mut line = Line::default();
     loop {
@@ -100,7 +103,7 @@ pub async fn run(sale: Arc<Sale>, mut queue: mpsc::Receiver<Pending>) {
         {
             line.next.push_back(pending);
         }
-        // Hears of every sync from now on.
+        // Registered before `gather`: no sync from here on is missed.
         let mut synced = pin!(sale.shared.synced.notified());
         let batch = line.gather(&sale, Instant::now());
         if batch.is_empty() {
@@ -114,11 +117,10 @@ pub async fn run(sale: Arc<Sale>, mut queue: mpsc::Receiver<Pending>) {
         }
         let mut step = pin!(decide(&sale, batch));
         loop {
-            // Who waits for anything else while a batch is away must not wait longer than everybody else.
+            // Deadlines of waiting purchases also hold while a batch is at the ledger.
             let until = line.first_deadline();
             tokio::select! {
-                // The sync comes first: with another edge selling, the step would take from the gate what the sync
-                // brought.
+                // The sync comes first: if another edge sells, the step's answer would replace what the sync brought.
                 biased;
                 () = &mut synced => {
                     synced.set(sale.shared.synced.notified());
@@ -133,12 +135,12 @@ pub async fn run(sale: Arc<Sale>, mut queue: mpsc::Receiver<Pending>) {
     }
 }
 
-/// Purchases that have left the queue, each kind in the order in which they came.
+/// Purchases taken from the queue, in their order of arrival.
 #[derive(Default)]
 struct Line {
-    /// For the next batch.
+    /// Purchases for the next batch.
     next: VecDeque<Pending>,
-    /// For the log to be read, since only that keeps them from being refused. They do not hold up the others.
+    /// Purchases that are refused unless the log contains their order. They wait for the log and do not delay others.
     behind: VecDeque<Pending>,
 }
 
@@ -151,7 +153,7 @@ impl Line {
         [&self.next, &self.behind].into_iter().filter_map(|line| line.front()).map(|first| first.deadline).min()
     }
 
-    /// Tells those whose time is over; they were never brought to the ledger.
+    /// Refuses purchases whose deadline passed before they were sent to the ledger.
     fn drop_expired(&mut self, sale: &Sale, now: Instant) {
         for line in [&mut self.next, &mut self.behind] {
             while let Some(pending) = line.pop_front_if(|first| first.deadline <= now) {
@@ -160,7 +162,7 @@ impl Line {
         }
     }
 
-    /// Takes as many as may go to the ledger together, and answers those on the way whom the gate refuses by now.
+    /// Takes the purchases of the next batch. Answers those that the gate refuses by now.
     fn gather(&mut self, sale: &Sale, now: Instant) -> Vec<Pending> {
         let local_stock = u64::from(sale.rules().settings.local_stock);
         let mut batch = Vec::with_capacity(self.next.len());
@@ -177,7 +179,7 @@ impl Line {
                     self.behind.push_back(pending);
                 }
                 Some((Verdict::Ask, pending)) => {
-                    // A purchase above the local stock goes alone.
+                    // A purchase above the local stock is a batch of its own.
                     let quantity = u64::from(pending.purchase.quantity).min(local_stock);
                     if tickets + quantity > local_stock {
                         self.next.push_front(pending);
@@ -195,7 +197,7 @@ impl Line {
         batch
     }
 
-    /// The log was read: whoever waited for it is refused, or goes to the ledger before those who came later.
+    /// Judges the purchases that waited for the log again. Those that pass go before later purchases.
     fn look_again(&mut self, sale: &Sale, now: Instant) {
         let mut ask = VecDeque::new();
         for pending in std::mem::take(&mut self.behind) {
@@ -211,7 +213,7 @@ impl Line {
     }
 }
 
-/// Brings one batch to the ledger and tells every client in it how its purchase ended.
+/// Sends one batch to the ledger and answers every client in it.
 async fn decide(sale: &Sale, mut batch: Vec<Pending>) {
     let epoch = batch[0].epoch;
     let purchases = Arc::new(batch.iter().map(|pending| pending.purchase.clone()).collect::<Vec<_>>());
@@ -227,20 +229,20 @@ async fn decide(sale: &Sale, mut batch: Vec<Pending>) {
     if let Some(trace) = trace {
         trace.end(match &decided {
             Ok(_) => None,
-            Err(BatchError::Unknown) => Some("nobody knows whether it was done"),
-            Err(BatchError::NotDone(_)) => Some("it was not done"),
+            Err(BatchError::Unknown) => Some("outcome unknown"),
+            Err(BatchError::NotDone(_)) => Some("not done"),
         });
     }
     match decided {
         Ok(reserved) => {
             for (pending, decision) in batch.drain(..).zip(&reserved.decisions) {
                 let outcome = outcome(&pending, decision, &reserved);
-                pending.tell(sale, outcome);
+                pending.finish(sale, outcome);
             }
         }
         Err(BatchError::Unknown) => batch.drain(..).for_each(|pending| {
             let id = pending.purchase.id;
-            pending.tell(sale, Outcome::Unknown { id });
+            pending.finish(sale, Outcome::Unknown { id });
         }),
         Err(BatchError::NotDone(refusal)) => batch.drain(..).for_each(|pending| pending.refuse(sale, refusal.clone())),
     }
@@ -248,13 +250,13 @@ async fn decide(sale: &Sale, mut batch: Vec<Pending>) {
 
 /// Why a batch has no decisions.
 enum BatchError {
-    /// It was certainly not done.
+    /// The ledger certainly changed nothing.
     NotDone(Refusal),
-    /// Nobody knows.
+    /// The ledger may have made the orders.
     Unknown,
 }
 
-/// Asks until there is an answer, or until the deadline. Asking again is safe: every purchase is known by its id.
+/// Sends a batch until there is an answer or the deadline passes. Retries are safe: purchases are idempotent by ID.
 async fn reserve_until(
     sale: &Sale,
     epoch: u64,
@@ -276,16 +278,16 @@ async fn reserve_until(
                 return Ok(reserved);
             }
             Ok(Err(error)) => error,
-            Err(_elapsed) => LedgerError::Unknown("the deadline of its purchases came first".into()),
+            Err(_elapsed) => LedgerError::Unknown("the deadline of its purchases passed".into()),
         };
-        log::warn!("sale {}: a batch of {}: {error}", sale.id(), purchases.len());
+        log::warn!("sale {}: batch of {} purchases failed: {error}", sale.id(), purchases.len());
         may_be_done |= matches!(error, LedgerError::Unknown(_));
         let refusal = match error {
             LedgerError::Missing => Refusal::Missing,
             LedgerError::Fenced(_) => Refusal::LostData,
             _ => Refusal::Unavailable,
         };
-        // Whatever the fault is, the gate's counters cannot be trusted until the ledger has been heard again.
+        // After any fault, the gate's counters are not trusted until the ledger answers again.
         match refusal {
             Refusal::Missing => sale.gate.learn_missing(),
             _ => sale.gate.forget(),
@@ -307,7 +309,7 @@ fn outcome(pending: &Pending, decision: &Decision, reserved: &Reserved) -> Outco
     let terms = &reserved.view.terms;
     Outcome::Refused(match decision {
         Decision::Ordered { order, again } => {
-            // Without a key the id was made for this very request, so asking twice was ours: its first answer was lost.
+            // Without a key, the ID is random and belongs to this request alone: the edge itself sent the batch again.
             let again = *again && pending.has_key;
             return Outcome::Ordered { id: pending.purchase.id, order: order.clone(), again };
         }

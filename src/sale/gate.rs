@@ -1,15 +1,15 @@
-//! The gate: what an edge remembers of a sale, so that a refusal costs a memory read. The gate cannot sell.
+//! The gate: an edge's copy of a sale's counters. A refusal costs one memory read. The gate cannot sell.
 //!
-//! It knows only what the ledger told it: the counters of one version, and which orders the log names. It refuses from
-//! memory under four rules:
+//! It holds only answers of the ledger: the counters of one version, and the orders in the log. It refuses from memory
+//! under four rules:
 //!
-//! 1. Sold out is never a latch. What is known is replaced by every newer answer of the ledger and dropped when the
-//!    ledger cannot be reached.
-//! 2. A made order is never denied. A purchase that may be a retry (it has a key) is refused only if the log is read up
-//!    to the version that is known, and does not name its order.
-//! 3. What is known is replaced by every sync, so what is older than that is no longer used, and the ledger decides:
-//!    the process or its machine slept, and the world did not.
-//! 4. A buyer's limit is remembered only as long as the log, read up to the known version, shows no change of it.
+//! 1. "Sold out" is never permanent. Every newer answer of the ledger replaces the counters, and they are dropped when
+//!    the ledger is unreachable.
+//! 2. An existing order is never denied. A purchase that may be a retry (it has a key) is refused only if the log is
+//!    read up to the known version and does not contain its order.
+//! 3. Every sync replaces the counters. Counters that are older than that are not used, and the ledger decides: the
+//!    process or its machine was suspended meanwhile.
+//! 4. A buyer's count is used only while the log is read up to the known version and shows no change of it.
 
 mod fingerprints;
 mod limits;
@@ -26,65 +26,65 @@ use self::limits::BuyerLimits;
 use super::Refusal;
 use crate::ledger::{Change, Decision, OrderId, Purchase, Reserved, SaleState, Synced, Terms, View};
 
-/// What the gate says to a purchase.
+/// The gate's decision about a purchase.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// The ledger has to decide.
     Ask,
-    /// It would be refused, if it is no retry; the log has to be read first.
+    /// The purchase would be refused unless it is a retry; the log has to be read first.
     Wait,
-    /// No.
+    /// Refused from memory.
     Refuse(Refusal),
 }
 
-/// What a purchase is to the gate.
+/// The properties of a purchase that the gate checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Visitor<'a> {
-    /// Its order id, if it has a key and may thus be a retry.
+    /// The order ID, if the purchase has a key and may be a retry.
     pub retry_of: Option<OrderId>,
-    /// Who buys.
+    /// The buyer ID; `None` if anonymous or not verified yet.
     pub buyer: Option<&'a str>,
-    /// How many tickets.
+    /// Number of tickets.
     pub quantity: u32,
 }
 
-/// What is known of a sale at an instant.
+/// The gate's state of a sale.
 #[derive(Debug, Clone)]
 enum Knowledge {
-    /// Nothing: the ledger was not reached yet, or not of late.
+    /// The ledger is unreachable, or was not reached yet.
     Nothing,
-    /// The ledger says that it has no such sale.
+    /// The ledger has no such sale.
     Missing,
-    /// The ledger has lost changes of the sale, and sells nothing until they are found.
+    /// The ledger lost changes of the sale and sells nothing until it is reconciled.
     Fenced(Arc<str>),
-    /// The ledger's word.
+    /// Counters from the ledger.
     Known(Known),
 }
 
 #[derive(Debug, Clone)]
 struct Known {
     view: View,
-    /// When the ledger was asked for it.
+    /// When the request for this view was sent.
     asked_at: Instant,
-    /// The orders that the log named so far; more are added as they become known.
+    /// The orders in the log so far; learners add more.
     orders: Arc<Fingerprints>,
-    /// Whether every order of this version is among them.
+    /// Whether `orders` has every order of this version.
     log_is_read: bool,
-    /// Entries of the log are gone, so that it can never be read to its end.
+    /// Entries of the log are lost; it can never be read completely.
     log_has_gap: bool,
-    /// `opens_at` and `closes_at` on this machine's monotonic clock, so that its wall clock does not matter.
+    /// `opens_at` and `closes_at` on this machine's monotonic clock; its wall clock may be wrong.
     opens_at: Option<Instant>,
     closes_at: Option<Instant>,
 }
 
-/// Buyers who were refused, by which limit.
+/// The cached counts of refused buyers, by limit.
 struct Remembered<'a> {
     tickets: Option<&'a BuyerLimits>,
     unpaid: Option<&'a BuyerLimits>,
 }
 
 impl Known {
-    /// The rules in the ledger's order of precedence.
+    /// Checks the rules in the ledger's order.
     fn refusal(&self, visitor: &Visitor, limits: &Remembered, now: Instant) -> Option<Refusal> {
         let view = &self.view;
         if view.state == SaleState::Closed || self.closes_at.is_some_and(|end| now >= end) {
@@ -124,28 +124,26 @@ impl Known {
 
 /// One sale's gate.
 pub struct Gate {
-    /// How old what it knows may be.
+    /// Maximum age of the counters.
     memory: Duration,
     knowledge: ArcSwap<Knowledge>,
-    /// What is newly known of orders goes here. Another table takes its place when all is forgotten: whoever still
-    /// judges by an older knowledge has the table that belongs to it.
+    /// Learners add new orders here. A reset installs a new table; concurrent readers keep the table of their state.
     orders: ArcSwap<Fingerprints>,
-    /// Which sale this is about; 0 before one was opened. What is heard of another is of the past.
+    /// The epoch of the opened sale; 0 before that. Answers with another epoch are outdated.
     epoch: AtomicU64,
-    /// The newest log entry of which `orders` know.
+    /// The newest log entry that is included in `orders`.
     read_to: AtomicU64,
     log_has_gap: AtomicBool,
-    /// Made when the first buyer meets the limit; most sales never need it.
+    /// Allocated when a buyer first meets the ticket limit; most sales never need it.
     limits: OnceLock<BuyerLimits>,
     /// The same for the limit of unpaid orders.
     unpaid: OnceLock<BuyerLimits>,
-    /// Orders those who learn; visitors never take it.
+    /// Serialises learners; `judge` never takes it.
     learning: Mutex<()>,
 }
 
 impl Gate {
-    /// One that knows nothing yet. Longer than `memory` after it heard of the ledger for the last time, it refuses
-    /// nothing.
+    /// An empty gate. It refuses nothing from counters that are older than `memory`.
     #[must_use]
     pub fn new(memory: Duration) -> Self {
         Self {
@@ -161,7 +159,7 @@ impl Gate {
         }
     }
 
-    /// Decides from memory what can be decided from memory. Takes no lock and allocates nothing.
+    /// Decides from memory if possible. Takes no lock and allocates nothing.
     #[must_use]
     pub fn judge(&self, visitor: &Visitor, now: Instant) -> Verdict {
         let knowledge = self.knowledge.load();
@@ -184,7 +182,7 @@ impl Gate {
         }
     }
 
-    /// Whether an order is known to be there, so that asking for it again makes none.
+    /// Whether the log has this order. A purchase with its ID is then a retry and makes no new order.
     #[must_use]
     pub fn knows(&self, id: OrderId) -> bool {
         match &**self.knowledge.load() {
@@ -193,7 +191,7 @@ impl Gate {
         }
     }
 
-    /// The counters as last heard; `None` while nothing is known.
+    /// The latest counters; `None` while the ledger is unreachable, or the sale is missing or fenced.
     #[must_use]
     pub fn view(&self) -> Option<View> {
         match &**self.knowledge.load() {
@@ -202,7 +200,7 @@ impl Gate {
         }
     }
 
-    /// The terms that hold at the ledger; `None` while nothing is known.
+    /// The latest terms of the ledger; `None` as for [`Gate::view`].
     #[must_use]
     pub fn terms(&self) -> Option<Terms> {
         match &**self.knowledge.load() {
@@ -211,19 +209,20 @@ impl Gate {
         }
     }
 
-    /// Whether the ledger was heard of late, even if it said that it has no such sale.
+    /// Whether the ledger is reachable, even if the sale is missing or fenced there.
     #[must_use]
     pub fn hears(&self) -> bool {
         !matches!(**self.knowledge.load(), Knowledge::Nothing)
     }
 
-    /// Whether the ledger said that it has no such sale.
+    /// Whether the ledger has no such sale.
     #[must_use]
     pub fn is_missing(&self) -> bool {
         matches!(**self.knowledge.load(), Knowledge::Missing)
     }
 
-    /// Why the ledger has fenced the sale, if it has; see [`LedgerError::Fenced`](crate::ledger::LedgerError::Fenced).
+    /// The reason why the ledger fenced the sale, if it did; see
+    /// [`LedgerError::Fenced`](crate::ledger::LedgerError::Fenced).
     #[must_use]
     pub fn fence(&self) -> Option<Arc<str>> {
         match &**self.knowledge.load() {
@@ -232,14 +231,14 @@ impl Gate {
         }
     }
 
-    /// The newest log entry that was read; what a sync has to ask from.
+    /// The newest log entry that was read. The next sync asks for the entries after it.
     #[must_use]
     pub fn read_to(&self) -> u64 {
         self.read_to.load(Ordering::Relaxed)
     }
 
-    /// Takes over what a step of purchases brought. `under_way` is when it was sent and when its answer came; at some
-    /// instant in between the ledger read its clock.
+    /// Applies the answer to a batch. `under_way` is from when it was sent to when the answer came; the ledger read its
+    /// clock in between.
     pub fn learn_step(&self, batch: &[Purchase], reserved: &Reserved, under_way: Range<Instant>) {
         let _turn = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_of_another_sale(&reserved.view) || self.forget_if_gone_back(&reserved.view) {
@@ -249,7 +248,7 @@ impl Gate {
         for (purchase, decision) in batch.iter().zip(&reserved.decisions) {
             match (decision, &purchase.buyer) {
                 (Decision::Ordered { .. }, _) => orders.insert(purchase.id),
-                // The log may show a later change already; then this is old news.
+                // If the log is read further, it may show a later change of this count.
                 (Decision::BuyerLimit { have }, Some(buyer)) if reserved.view.version >= read_to => {
                     self.limits.get_or_init(BuyerLimits::default).remember(buyer, *have);
                 }
@@ -259,22 +258,22 @@ impl Gate {
                 _ => {}
             }
         }
-        // With the log read up to the step, its own orders are all that it added.
+        // If the log was read up to this step, the step's own orders are the only new ones.
         if read_to >= reserved.version_before {
             self.read_to.fetch_max(reserved.view.version, Ordering::Relaxed);
         }
         self.learn(&reserved.view, under_way);
     }
 
-    /// Takes over what a sync brought that was asked from log entry `asked_from` on; `under_way` as in
-    /// [`Gate::learn_step`]. Says whether the log has more to read.
+    /// Applies a sync that asked for the log after entry `asked_from`; `under_way` as in [`Gate::learn_step`]. Returns
+    /// whether the log has more entries.
     pub fn learn_sync(&self, asked_from: u64, synced: &Synced, under_way: Range<Instant>) -> bool {
         let _turn = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_of_another_sale(&synced.view) || self.forget_if_gone_back(&synced.view) {
             return false;
         }
         if asked_from > self.read_to() {
-            // All was forgotten while it was under way, and what it goes on from is no longer known here.
+            // The gate was reset meanwhile; these entries continue a log that it no longer has.
             return false;
         }
         let orders = self.orders.load();
@@ -282,12 +281,12 @@ impl Gate {
             match &entry.change {
                 Change::Held { orders: lines, .. } => lines.iter().for_each(|line| orders.insert(line.order)),
                 Change::GivenUp { order } => orders.insert(*order),
-                // What a buyer has becomes less, or fewer of it are unpaid.
+                // The buyer has fewer tickets or fewer unpaid orders.
                 Change::Paid { line, .. } => self.forget_limits(line.buyer.as_deref()),
                 Change::Released { orders: lines, .. } => {
                     lines.iter().for_each(|line| self.forget_limits(line.buyer.as_deref()));
                 }
-                // None of these changes what a buyer has, so what is remembered of limits stays true.
+                // These do not change a buyer's count.
                 Change::Opened { .. } | Change::State { .. } | Change::Stock { .. } | Change::Lost => {}
                 Change::Restored { orders: restored } => {
                     for (id, order) in restored {
@@ -303,7 +302,7 @@ impl Gate {
         if follows && !is_stuck {
             self.read_to.fetch_max(read_to, Ordering::Relaxed);
         } else if !self.log_has_gap.swap(true, Ordering::Relaxed) {
-            log::error!("the log has a gap after entry {asked_from}; the ledger decides retries");
+            log::error!("the log has a gap after entry {asked_from}: the gate forwards all retries to the ledger");
         }
         self.learn(&synced.view, under_way);
         self.read_to() > asked_from && self.read_to() < synced.view.version
@@ -320,19 +319,23 @@ impl Gate {
         view.epoch != self.epoch.load(Ordering::Relaxed)
     }
 
-    /// A ledger that has lost changes makes others in their place, under the same numbers; then the log has to be read
-    /// again from its beginning before anything is refused to a retry.
+    /// A ledger that lost changes reuses their numbers. The log must then be read again from its start before a retry is
+    /// refused.
     fn forget_if_gone_back(&self, view: &View) -> bool {
         let gone_back = self.has_gone_back(view);
         if gone_back {
-            log::warn!("the ledger has version {} after {}; reading its log again", view.version, self.read_to());
+            log::warn!(
+                "the ledger went back from version {} to {}: reading its log again",
+                self.read_to(),
+                view.version
+            );
             self.forget_all(Knowledge::Nothing);
         }
         gone_back
     }
 
-    /// A ledger that was set back to an earlier time has a smaller version at a later hour. An answer that was merely
-    /// overtaken by a newer one is of an earlier hour too.
+    /// A restored older ledger has a smaller version at a later time. An answer that a newer one overtook has a smaller
+    /// version and an earlier time.
     fn has_gone_back(&self, view: &View) -> bool {
         match &**self.knowledge.load() {
             Knowledge::Known(known) => view.version < known.view.version && view.now_ms > known.view.now_ms,
@@ -343,7 +346,7 @@ impl Gate {
     fn learn(&self, view: &View, under_way: Range<Instant>) {
         let read_to = self.read_to();
         if let Knowledge::Known(known) = &**self.knowledge.load() {
-            // Newest wins; an equal version at a later hour may tell of a hash that was edited by hand.
+            // The newest answer wins. The same version at a later time may show a hash that was edited by hand.
             if (known.view.version, known.view.now_ms) > (view.version, view.now_ms) {
                 let log_has_gap = self.log_has_gap.load(Ordering::Relaxed);
                 let known = Known { log_is_read: read_to >= known.view.version, log_has_gap, ..known.clone() };
@@ -351,7 +354,7 @@ impl Gate {
                 return;
             }
         }
-        // Both err towards asking the ledger: a sale is never opened late here, and never closed early.
+        // Both err towards asking the ledger: the gate never opens a sale late and never closes it early.
         let reckon = |at_ms: Option<u64>, from| {
             at_ms.map(|at_ms| from + Duration::from_millis(at_ms.saturating_sub(view.now_ms)))
         };
@@ -372,13 +375,13 @@ impl Gate {
         self.forget_all(Knowledge::Missing);
     }
 
-    /// The ledger has fenced the sale. Its log may be another when the fence is taken down, so it is read anew then.
+    /// The ledger fenced the sale. Reconciliation may change its log, so the gate reads it again afterwards.
     pub fn learn_fence(&self, why: &str) {
         let _turn = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
         self.forget_all(Knowledge::Fenced(why.into()));
     }
 
-    /// The ledger has another sale under the same name, of this epoch.
+    /// The ledger has a different sale under the same key, with this epoch.
     pub fn learn_new_sale(&self, epoch: u64) {
         let _turn = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
         self.epoch.store(epoch, Ordering::Relaxed);
@@ -395,7 +398,7 @@ impl Gate {
         }
     }
 
-    /// The ledger cannot be reached: nothing that it said of its counters counts any more. Its orders do not change.
+    /// The ledger is unreachable: drops the counters. Orders stay, because the log only grows.
     pub fn forget(&self) {
         let _turn = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
         if let Knowledge::Known(_) = &**self.knowledge.load() {
@@ -403,7 +406,7 @@ impl Gate {
         }
     }
 
-    /// What the ledger holds of the sale makes no sense: nothing is known of it, not even that it is not there.
+    /// The ledger's data of the sale is damaged: drops the state, including "missing".
     pub fn distrust(&self) {
         let _turn = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
         self.knowledge.store(Arc::new(Knowledge::Nothing));

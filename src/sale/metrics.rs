@@ -1,4 +1,4 @@
-//! What is counted of a sale.
+//! The counters of a sale.
 
 use super::{Outcome, Refusal};
 use crate::observe::telemetry::{Counter, Sizes, Waits};
@@ -58,28 +58,28 @@ fn outcome_index(outcome: &Outcome) -> usize {
     }
 }
 
-/// What is counted of a sale.
+/// The counters of a sale at this edge, since the process started.
 #[derive(Debug, Default)]
 pub struct SaleMetrics {
-    /// Purchases by how they ended, in the order of [`OUTCOMES`].
+    /// Purchases by outcome, in the order of [`OUTCOMES`].
     pub(crate) outcomes: [Counter; OUTCOMES.len()],
-    /// Refused from memory.
+    /// Purchases that the gate refused from memory.
     pub refused_at_gate: Counter,
-    /// Tokens of which somebody wanted to have the signature checked.
+    /// Buyer tokens whose signature was checked.
     pub tokens_checked: Counter,
-    /// Batches brought to the ledger.
+    /// Batches sent to the ledger, without retries.
     pub batches: Counter,
-    /// Purchases in them; a batch that is asked again is not counted again.
+    /// Purchases in these batches, without retries.
     pub attempts: Counter,
-    /// Batches asked again because their outcome was unknown.
+    /// Batches sent again because their outcome was unknown.
     pub retries: Counter,
     /// Orders that this edge released because they were not paid in time.
     pub expired: Counter,
-    /// How many purchases a batch had.
+    /// Purchases per batch.
     pub batch_size: Sizes,
-    /// How long the ledger took for a batch each time that it was asked, whether it answered or not.
+    /// Duration of each call of the ledger for a batch, including calls without an answer.
     pub ledger: Waits,
-    /// How long purchases that were put into the queue waited for their outcome.
+    /// Time from the arrival of a queued purchase to its outcome.
     pub waits: Waits,
 }
 
@@ -90,27 +90,27 @@ impl SaleMetrics {
         OUTCOMES[outcome_index(outcome)]
     }
 
-    /// Counts how a purchase ended.
+    /// Counts the outcome of a purchase.
     pub fn outcome(&self, outcome: &Outcome) {
         self.outcomes[outcome_index(outcome)].add(1);
     }
 
-    /// Counts a request that was no purchase.
+    /// Counts a request that could not be parsed as a purchase.
     pub fn bad_request(&self) {
         self.outcomes[BAD_REQUEST].add(1);
     }
 
-    /// Counts a purchase that was refused because its address asks too often.
+    /// Counts a purchase that was refused because its client address exceeded a rate.
     pub fn limited(&self) {
         self.outcomes[LIMITED].add(1);
     }
 
-    /// Counts a purchase that was refused because its address may not ask.
+    /// Counts a purchase that was refused because its client address is denied.
     pub fn denied(&self) {
         self.outcomes[DENIED].add(1);
     }
 
-    /// Counts a purchase whose client left before the ledger was asked.
+    /// Counts a purchase whose client disconnected before the ledger was asked.
     pub fn left(&self) {
         self.outcomes[LEFT].add(1);
     }

@@ -1,89 +1,89 @@
-//! How a purchase ends. A refusal is a value and no error.
+//! The outcomes of a purchase. A refusal is a value, not an error.
 
 use std::time::Duration;
 
 use crate::auth::{admission, jwt};
 use crate::ledger::{Order, OrderId};
 
-/// Why a purchase was not made. Every one of these is certain of its own request; an earlier one with the same key may
-/// have made an order.
+/// Why a purchase was refused. A refusal is certain for this request; an earlier request with the same key may have made
+/// an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// The Idempotency-Key has an order with other content.
+    /// The Idempotency-Key was used for an order with other content.
     KeyReused,
     /// The sale is closed.
     Closed,
     /// The sale is not open yet.
     NotYet {
-        /// How long to wait.
+        /// Time until it opens.
         wait: Duration,
     },
     /// The sale is paused.
     Paused,
-    /// Nothing is left now.
+    /// No ticket is available. Held tickets may become available again.
     SoldOut,
-    /// The buyer would have more than the limit.
+    /// The buyer would exceed the ticket limit.
     BuyerLimit {
         /// The limit.
         limit: u64,
-        /// What the buyer has.
+        /// Tickets that the buyer has.
         have: u64,
     },
-    /// The buyer has to pay or cancel an order first.
+    /// The buyer must pay or cancel an order first.
     UnpaidLimit {
         /// The limit.
         limit: u64,
-        /// How many unpaid orders the buyer has.
+        /// Unpaid orders that the buyer has.
         have: u64,
     },
-    /// It lacks the token that has to prove who buys.
+    /// The request has no buyer token.
     TokenMissing,
-    /// It has one that proves nobody.
+    /// The buyer token is not valid.
     TokenInvalid(jwt::TokenError),
-    /// None of our own proxies says who buys.
+    /// No trusted proxy supplied the buyer ID.
     BuyerUnknown,
-    /// It lacks an admission token that admits it now.
+    /// The request has no admission token that is valid now.
     NotAdmitted(admission::AdmissionRefusal),
-    /// The buyer asks more often, or for more at a time, than one may.
+    /// The buyer exceeded the rate or the number of concurrent purchases.
     TooOften,
-    /// Less is left than was asked for.
+    /// Fewer tickets are available than the purchase asks for.
     NotEnough {
-        /// What is left.
+        /// Available tickets; at least 1.
         left: u64,
     },
-    /// Too many wait already.
+    /// The queue is full, or the purchase did not reach the ledger before its deadline.
     Busy,
     /// The ledger cannot be reached.
     Unavailable,
     /// The ledger has no such sale.
     Missing,
-    /// The ledger has lost changes of the sale; nothing is sold until it is reconciled.
+    /// The ledger lost changes of the sale. Nothing is sold until an operator reconciles it.
     LostData,
 }
 
-/// How a purchase ended.
+/// The outcome of a purchase.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// There is an order.
+    /// The order exists.
     Ordered {
-        /// Its id.
+        /// The order's ID.
         id: OrderId,
-        /// As it stands.
+        /// The order's present state.
         order: Order,
-        /// Whether it was made by an earlier request.
+        /// Whether an earlier request made it.
         again: bool,
     },
-    /// There is none.
+    /// No order was made.
     Refused(Refusal),
-    /// Nobody knows yet. Asking again with the same key, or for the order, finds out.
+    /// The outcome is unknown. A retry with the same key, or reading the order, resolves it.
     Unknown {
-        /// The order that there may be.
+        /// The order that may exist.
         id: OrderId,
     },
 }
 
 impl Outcome {
-    /// Whether it is by the fault of the edge or its ledger that there is no order, or that nobody knows.
+    /// Whether a fault of the edge or the ledger caused this outcome.
     pub(super) fn is_fault(&self) -> bool {
         match self {
             Self::Unknown { .. } => true,

@@ -1,4 +1,4 @@
-//! What a client asks: a purchase read from a request's head and body. Knows HTTP's words, but no session.
+//! Parses a purchase from a request's head and body.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,9 +15,9 @@ use crate::http::head::Head;
 use crate::ledger::QUANTITY_MAX;
 use crate::ledger::buyer::{BUYER_MAX, may_be_in_buyer};
 
-/// The most bytes that the body of a purchase may have.
+/// Maximum body size of a purchase, in bytes.
 pub const BODY_MAX: usize = 4096;
-/// The most characters that an Idempotency-Key may have.
+/// Maximum length of an Idempotency-Key, in characters.
 pub const KEY_MAX: usize = 255;
 
 const AUTHORIZATION: &str = "authorization";
@@ -26,7 +26,7 @@ const KEY_HEADER: &str = "Idempotency-Key";
 const KEY_NAME: &str = "idempotency_key";
 const QUANTITY_NAME: &str = "quantity";
 
-/// A purchase that makes sense.
+/// A valid purchase request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask<'a> {
     /// 1 to [`QUANTITY_MAX`].
@@ -35,25 +35,25 @@ pub struct Ask<'a> {
     pub buyer: Option<Cow<'a, str>>,
     /// The Idempotency-Key, 1 to [`KEY_MAX`] characters.
     pub key: Option<Cow<'a, str>>,
-    /// What is to prove who buys, where that is asked for; `buyer` is none then.
+    /// The buyer token, if the sale requires one; `buyer` is `None` then.
     pub token: Option<Cow<'a, str>>,
-    /// The admission token, where one is asked for.
+    /// The admission token, if the sale requires one.
     pub admission: Option<Cow<'a, str>>,
-    /// The span that it belongs to, if a proxy of ours says so and anything is traced.
+    /// The parent span, if a trusted proxy sent one and tracing is on.
     pub parent: Option<SpanContext>,
 }
 
-/// Why a request is no purchase. Nothing was asked of anybody.
+/// Why a request is not a valid purchase. The ledger was not asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestRefusal {
     /// An input is wrong.
     Bad {
         /// The header, query parameter or body member.
         field: String,
-        /// What is wrong with it, in a sentence without its subject.
+        /// The fault, as the rest of a sentence that starts with the field.
         detail: String,
     },
-    /// Neither `POST` nor, where the sale allows it, `GET`.
+    /// The method is neither `POST` nor, if the sale allows it, `GET`.
     Method,
     /// The body is neither JSON nor a form.
     MediaType,
@@ -65,7 +65,7 @@ fn bad(field: &str, detail: impl Into<String>) -> RequestRefusal {
     RequestRefusal::Bad { field: field.to_owned(), detail: detail.into() }
 }
 
-/// How a purchase is asked, and so in which dialect it is answered.
+/// The dialect of a purchase and of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     /// `POST`: status codes, problems.
@@ -86,8 +86,8 @@ pub fn dialect(method: &str, settings: &config::Sale) -> Result<Dialect, Request
     }
 }
 
-/// Reads a purchase. `body` is that of a `POST`, empty if there is none; a `GET` has none that means anything
-/// (RFC 9110, 9.3.1). `by_proxy` says whether one of our own proxies sent it.
+/// Parses a purchase. `body` is the body of a `POST`; the body of a `GET` has no meaning (RFC 9110, 9.3.1) and must be
+/// passed as empty. `by_proxy`: whether a trusted proxy sent the request.
 ///
 /// # Errors
 /// Every [`RequestRefusal`] but [`RequestRefusal::Method`].
@@ -124,7 +124,7 @@ pub fn read<'a>(
     inputs.finish()
 }
 
-/// Gives every value of a header to `take`, up to the first that is wrong.
+/// Passes every value of a header to `take`, up to the first error.
 fn each<'a>(
     head: &'a dyn Head,
     name: &str,
@@ -139,7 +139,7 @@ fn each<'a>(
     outcome
 }
 
-/// What stands behind `Bearer` (RFC 6750, 2.1); nothing if it is another scheme.
+/// The token after `Bearer` (RFC 6750, 2.1); `None` for another scheme.
 fn bearer(text: Cow<'_, str>) -> Option<Cow<'_, str>> {
     let scheme = text.get(..BEARER.len()).filter(|scheme| scheme.eq_ignore_ascii_case(BEARER))?;
     match text {
@@ -167,7 +167,7 @@ fn read_body<'a>(head: &'a dyn Head, body: &'a [u8], inputs: &mut Inputs<'a, '_>
     }
 }
 
-/// One input, which may come from several places, but not with different values.
+/// One input. It may be given in several places, but only with the same value.
 #[derive(Default)]
 struct Input<'a> {
     given: Option<(String, Cow<'a, str>)>,
@@ -185,12 +185,12 @@ impl<'a> Input<'a> {
     }
 }
 
-/// What to do with a name that means nothing here.
+/// What to do with an unknown name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Strange {
-    /// In a query, anybody may have added it: trackers, load testers, caches.
+    /// In a query: trackers, load testers and caches add parameters.
     Ignored,
-    /// In a body it is most likely a mistyped input.
+    /// In a body: it is most likely a mistyped input.
     Refused,
 }
 
@@ -310,7 +310,7 @@ impl<'a, 's> Inputs<'a, 's> {
     }
 }
 
-/// The members of a JSON object as they stand there: one that is given twice does not silently replace itself.
+/// The members of a JSON object in their order. Keeps duplicates, which `serde_json::Map` would drop silently.
 struct Members(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Members {
@@ -338,7 +338,7 @@ impl<'de> Deserialize<'de> for Members {
 }
 
 fn quantity(text: &str) -> Option<u32> {
-    // A leading sign would parse; a purchase has none.
+    // `parse` alone would accept a leading `+`.
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|quantity| digits && (1..=QUANTITY_MAX).contains(quantity))
 }
@@ -356,7 +356,7 @@ fn check_text(field: &str, text: &str, most: usize, allowed: impl Fn(char) -> bo
     Ok(())
 }
 
-/// Enough of a wrong value to recognise it.
+/// The first 40 characters of a wrong value.
 fn shown(text: &str) -> String {
     text.chars().take(40).collect()
 }
@@ -380,13 +380,13 @@ fn unquoted(text: Cow<'_, str>) -> Result<Cow<'_, str>, RequestRefusal> {
     let Some(inner) = trimmed.strip_prefix('"') else {
         return Ok(if trimmed.len() == text.len() { text } else { Cow::Owned(trimmed.to_owned()) });
     };
-    let unfinished = || bad(KEY_HEADER, "has a quote without its end");
+    let unfinished = || bad(KEY_HEADER, "has an unterminated quoted string");
     let mut value = String::with_capacity(inner.len());
     let mut characters = inner.chars();
     loop {
         match characters.next().ok_or_else(unfinished)? {
             '"' if characters.as_str().is_empty() => return Ok(Cow::Owned(value)),
-            '"' => return Err(bad(KEY_HEADER, "goes on behind its closing quote")),
+            '"' => return Err(bad(KEY_HEADER, "has characters after the closing quote")),
             '\\' => value.push(characters.next().filter(|next| matches!(next, '"' | '\\')).ok_or_else(unfinished)?),
             other => value.push(other),
         }

@@ -1,4 +1,4 @@
-//! What the purchases of a sale are judged by: its settings, and what is made of them.
+//! The rules for the purchases of a sale: its settings and what is derived from them.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -9,20 +9,20 @@ use crate::config::{self, BuyerSource};
 use crate::ledger::Terms;
 use crate::limits::{Quota, Taken};
 
-/// What one purchase is judged by from its beginning to its end; a reload makes others.
+/// The rules for one purchase, from its start to its end. A reload creates new ones.
 pub struct Rules {
-    /// As the configuration has them.
+    /// The sale's configuration.
     pub settings: config::Sale,
-    /// What the ledger is told with every step.
+    /// Sent to the ledger with every step.
     pub(super) terms: Terms,
-    /// What proves who buys, if that is asked for.
+    /// Verifies buyer tokens, if the sale requires one.
     pub(super) verifier: Option<Verifier>,
-    /// What each buyer may take, by a hash of the buyer's id; if there is such a limit.
+    /// The quota of each buyer, by a hash of the buyer ID, if the sale has one.
     buyers: Option<Arc<(Quota, RandomState)>>,
 }
 
 impl Rules {
-    /// Rules as in the settings. Of a limit that is as it was `before`, every buyer keeps what he has taken.
+    /// Creates rules from settings. If the quota did not change since `before`, its counts are kept.
     pub(super) fn new(settings: config::Sale, before: Option<&Self>) -> Self {
         let terms = Terms {
             hold_ms: u64::try_from(settings.hold.as_millis()).unwrap_or(u64::MAX),
@@ -43,13 +43,13 @@ impl Rules {
         Self { settings, terms, verifier, buyers }
     }
 
-    /// Whether each buyer may take only so much, so that buyers have to be told apart.
+    /// Whether the sale has a quota per buyer and therefore needs the buyer ID.
     pub(super) fn limits_buyers(&self) -> bool {
         self.buyers.is_some()
     }
 
-    /// One of the purchases that a buyer may make in a second and at a time.
-    pub(super) fn take_share(&self, buyer: Option<&str>) -> Result<Option<Taken>, Refusal> {
+    /// Takes one purchase from the buyer's quota (rate and concurrency).
+    pub(super) fn take_quota(&self, buyer: Option<&str>) -> Result<Option<Taken>, Refusal> {
         match (self.buyers.as_deref(), buyer) {
             (Some((quota, hasher)), Some(buyer)) => {
                 quota.take(hasher.hash_one(buyer)).map(Some).ok_or(Refusal::TooOften)

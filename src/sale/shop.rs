@@ -1,6 +1,6 @@
-//! All sales of this edge, found by path, and the answers that the edge gives itself.
+//! All sales of this edge, by path, and the answers that the edge gives itself.
 //!
-//! Knows requests only as [`Head`] and body, so that whoever reads a connection can ask it, with the same answer.
+//! Takes a request as [`Head`] and body. Every reader of connections therefore gets the same answer.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -18,32 +18,31 @@ use crate::sale::metrics::SaleMetrics;
 use crate::sale::request::{self, Dialect};
 use crate::sale::{Sale, reply};
 
-/// Where the orders and the counters of all sales stand.
+/// Path prefix of the counters and orders of all sales.
 const SALES: &str = "/sales/";
 const ORDERS: &str = "/orders/";
 
 /// The sales of an edge.
 pub struct Shop {
     sales: Vec<Arc<Sale>>,
-    /// The exact paths of purchases, in order. Every request looks for its own here, and few comparisons cost less than
-    /// a hash.
+    /// The exact paths of purchases, sorted. Every request is looked up here; a few comparisons cost less than a hash.
     by_path: Vec<(String, usize)>,
     by_id: HashMap<String, usize>,
 }
 
-/// What a path means to us.
+/// What a path of the edge's own API stands for.
 #[derive(Clone, Copy)]
 pub enum Endpoint<'a> {
-    /// Tickets are bought here.
+    /// Sells tickets.
     Purchase(&'a Arc<Sale>),
-    /// What is left is shown here.
+    /// Shows a sale's counters.
     Display(&'a Arc<Sale>),
-    /// An order is shown here.
+    /// Shows one order; the text is its unparsed ID.
     Order(&'a Arc<Sale>, &'a str),
 }
 
 impl Shop {
-    /// A shop of these sales; their ids and paths differ.
+    /// `sales` must have distinct IDs and paths.
     #[must_use]
     pub fn new(sales: Vec<Arc<Sale>>) -> Self {
         let all = || sales.iter().enumerate();
@@ -59,13 +58,13 @@ impl Shop {
         &self.sales
     }
 
-    /// A sale by its id.
+    /// Finds a sale by its ID.
     #[must_use]
     pub fn sale(&self, id: &str) -> Option<&Arc<Sale>> {
         self.by_id.get(id).map(|index| &self.sales[*index])
     }
 
-    /// Whose path this is; `None` if it is not ours.
+    /// Finds the endpoint of a path; `None` if it belongs to no sale.
     #[must_use]
     pub fn find<'a>(&'a self, path: &'a str) -> Option<Endpoint<'a>> {
         if let Ok(at) = self.by_path.binary_search_by(|(own, _)| own.as_str().cmp(path)) {
@@ -83,7 +82,7 @@ impl Shop {
 }
 
 impl<'a> Endpoint<'a> {
-    /// Whose endpoint it is.
+    /// The sale of this endpoint.
     #[must_use]
     pub fn sale(self) -> &'a Arc<Sale> {
         match self {
@@ -91,14 +90,13 @@ impl<'a> Endpoint<'a> {
         }
     }
 
-    /// Whether the body of a request means anything here.
+    /// Whether a request with this method may have a body.
     #[must_use]
     pub fn takes_body(&self, method: &str) -> bool {
         matches!(self, Self::Purchase(_)) && method == "POST"
     }
 
-    /// Counts a purchase that is refused before its sale sees it, and gives the words in which a request with this
-    /// method is refused here.
+    /// Counts a purchase that is refused before it reaches its sale. Returns the dialect of the refusal.
     #[must_use]
     pub fn turn_away(self, method: &str, count: impl Fn(&SaleMetrics)) -> Dialect {
         let Self::Purchase(sale) = self else { return Dialect::Rest };
@@ -109,8 +107,8 @@ impl<'a> Endpoint<'a> {
         dialect.unwrap_or(Dialect::Rest)
     }
 
-    /// Answers a request of `client`. `body` is at most one byte longer than [`request::BODY_MAX`], and empty where
-    /// none is taken.
+    /// Answers a request of `client`. `body` is at most one byte longer than [`request::BODY_MAX`], and empty if the
+    /// endpoint takes none.
     pub async fn answer(self, client: Client, head: &dyn Head, body: &[u8]) -> Cow<'static, Answer> {
         match self.start(client, head, body) {
             Started::Ready(answer) => answer,
@@ -118,7 +116,7 @@ impl<'a> Endpoint<'a> {
         }
     }
 
-    /// Answers a request from memory, or sets its answer going; `body` as in [`Endpoint::answer`].
+    /// Answers a request from memory or starts the work for its answer; `body` as in [`Endpoint::answer`].
     #[must_use]
     pub fn start(self, client: Client, head: &dyn Head, body: &[u8]) -> Started {
         match self {
@@ -128,7 +126,7 @@ impl<'a> Endpoint<'a> {
                     405,
                     "method-not-allowed",
                     "Method not allowed",
-                    "This can only be read.",
+                    "This resource is read-only.",
                     serde_json::Value::Null,
                 );
                 answer.allow = Some("GET, HEAD");
@@ -146,11 +144,11 @@ impl<'a> Endpoint<'a> {
     }
 }
 
-/// An answer, or the wait for one that the ledger has to give.
+/// An answer, or a future that waits for the ledger.
 pub enum Started {
-    /// Given from memory.
+    /// Answered from memory.
     Ready(Cow<'static, Answer>),
-    /// To come.
+    /// The ledger has to answer.
     Waiting(Pin<Box<dyn Future<Output = Cow<'static, Answer>> + Send>>),
 }
 
@@ -161,7 +159,7 @@ impl From<Answer> for Started {
 }
 
 fn buy(sale: &Arc<Sale>, client: Client, head: &dyn Head, body: &[u8]) -> Started {
-    // Read once: a purchase that begins with these ends with them.
+    // Load the rules once: a reload must not change them within one purchase.
     let rules = sale.rules();
     let settings = &rules.settings;
     let dialect = match request::dialect(head.method(), settings) {
@@ -169,7 +167,7 @@ fn buy(sale: &Arc<Sale>, client: Client, head: &dyn Head, body: &[u8]) -> Starte
         Err(refusal) => return reply::refusal(Dialect::Rest, &refusal, settings.seed_dialect).into(),
     };
     let read = request::read(head, body, settings, client.by_proxy);
-    let mut ask = match read.and_then(|ask| sale.must_know_buyer(&rules, &ask).map(|()| ask)) {
+    let mut ask = match read.and_then(|ask| sale.require_buyer(&rules, &ask).map(|()| ask)) {
         Ok(ask) => ask,
         Err(refusal) => {
             sale.metrics().bad_request();
@@ -203,7 +201,7 @@ fn malformed_id() -> Answer {
         400,
         "bad-request",
         "Bad request",
-        "An order id is 32 hexadecimal digits.",
+        "An order ID has 32 hexadecimal digits.",
         json!({ "field": "order id" }),
     )
 }
@@ -216,7 +214,7 @@ async fn order(sale: &Sale, id: OrderId) -> Answer {
             404,
             "order-unknown",
             "Order unknown",
-            "The ledger has no order of this id.",
+            "The ledger has no order with this ID.",
             json!({ "order_id": id }),
         ),
         Err(error) => reply::fault(&error),

@@ -1,6 +1,6 @@
 //! The article's log line per purchase, `result:1,localSales:7`, written in the background.
 //!
-//! A purchase never waits for a disk; see [`LogFile`]. Lines of different threads may change places within an instant.
+//! A purchase never waits for the disk; see [`LogFile`]. Concurrent lines of different threads may swap.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::config::LogDestination;
 use crate::observe::log_file::{Complaints, LogFile};
 
-/// The writing end.
+/// Writes the stat log of one sale.
 pub struct StatLog {
     file: LogFile,
     /// Orders made by this edge since it started: `localSales`.
@@ -18,7 +18,7 @@ pub struct StatLog {
 }
 
 impl StatLog {
-    /// Opens the file for appending and starts its writer.
+    /// Opens the file for appending and starts the writer thread.
     ///
     /// # Errors
     /// If the file cannot be opened or the thread cannot be started.
@@ -27,30 +27,30 @@ impl StatLog {
         Ok(Self { file, local_sales: AtomicU64::new(0) })
     }
 
-    /// Adds the line of a purchase, if there is room for it.
+    /// Adds the line of a purchase, or drops it if the buffer is full.
     pub fn write(&self, bought: bool) {
         let sales = match bought {
             true => self.local_sales.fetch_add(1, Ordering::Relaxed) + 1,
-            // Refusals come by the million, and only read.
+            // Refusals are frequent and need no write.
             false => self.local_sales.load(Ordering::Relaxed),
         };
         self.file.write(|sheet| {
-            // Memory takes every line.
+            // Writing to memory cannot fail.
             let _ = writeln!(sheet, "result:{},localSales:{sales}", u8::from(bought));
         });
     }
 
-    /// Has the file opened again, which was moved away.
+    /// Reopens the file after a rotation.
     pub fn reopen(&self) {
         self.file.reopen();
     }
 
-    /// Waits until the lines so far are in the file, at most `patience`.
+    /// Waits until all lines so far are in the file, at most `patience`.
     pub fn flush(&self, patience: Duration) {
         self.file.flush(patience);
     }
 
-    /// Lines that did not fit.
+    /// Lines dropped because the buffer was full.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.file.dropped()

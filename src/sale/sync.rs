@@ -1,4 +1,4 @@
-//! Keeps the gates true: reads every sale's counters and log from the ledger, all in one round trip, again and again.
+//! Keeps the gates up to date: reads every sale's counters and log from the ledger, all in one round trip per interval.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use tokio::time::timeout;
 use super::{Sale, Shared};
 use crate::ledger::{LedgerError, SyncAsk, Synced};
 
-/// The longest that one round trip may take before the gates drop what they know. The Redis connection has a shorter
-/// limit of its own; this one is for a disk that hangs.
+/// Timeout of one round trip; after it the gates drop their counters. The Redis connection has a shorter timeout of its
+/// own; this one covers a disk that hangs.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Reads on for as long as the process lives: every `interval`, at once when asked to, and at once when a log has more.
+/// Syncs until the process exits: every `interval`, and immediately on request or when a log has more entries.
 pub async fn run(sales: Vec<Arc<Sale>>, shared: Arc<Shared>, interval: Duration) {
     let mut reachable = true;
     loop {
@@ -26,7 +26,7 @@ pub async fn run(sales: Vec<Arc<Sale>>, shared: Arc<Shared>, interval: Duration)
                 more
             }
             Err(error) => {
-                // One line an outage, not ten a second.
+                // One line per outage, not one per sync.
                 if reachable {
                     log::error!("{error}; purchases get 503 until the ledger answers");
                     reachable = false;
@@ -42,7 +42,7 @@ pub async fn run(sales: Vec<Arc<Sale>>, shared: Arc<Shared>, interval: Duration)
     }
 }
 
-/// Reads all there is, so that an edge knows its sales before its first client comes.
+/// Reads all logs to their end, before the edge accepts its first client.
 ///
 /// # Errors
 /// If the ledger cannot be read.
@@ -51,7 +51,7 @@ pub async fn catch_up(sales: &[Arc<Sale>], shared: &Shared) -> Result<(), Ledger
     Ok(())
 }
 
-/// One round trip for all sales that were opened, one more for each that was not; says whether a log has more to read.
+/// One round trip for all opened sales, and one more for each sale that is not opened. Returns whether a log has more.
 async fn round(sales: &[Arc<Sale>], shared: &Shared) -> Result<bool, LedgerError> {
     let mut open = Vec::with_capacity(sales.len());
     let mut asks = Vec::with_capacity(sales.len());
@@ -66,7 +66,7 @@ async fn round(sales: &[Arc<Sale>], shared: &Shared) -> Result<bool, LedgerError
                     read_to: sale.gate.read_to(),
                 });
             }
-            // It may have been made since; then the next round reads it.
+            // The sale may exist by now; then the next round reads it.
             None => drop(open_again(sale).await?),
         }
     }
@@ -92,7 +92,7 @@ async fn learn(
     match answer {
         Ok(synced) => {
             if sale.gate.fence().is_some() {
-                log::warn!("sale {}: the ledger was reconciled, sales resume", sale.id());
+                log::warn!("sale {}: the ledger was reconciled; sales resume", sale.id());
             }
             let more = sale.gate.learn_sync(asked_from, &synced, under_way);
             let is_due = synced.next_due_ms.is_some_and(|due_ms| due_ms <= synced.view.now_ms);
@@ -127,15 +127,15 @@ async fn learn(
     }
 }
 
-/// Releases what was not paid in time. Every edge does, so that it happens as long as one of them lives; that two do it
-/// at once is no harm. Says whether something ended, for then there is more to read, and perhaps more to sweep.
+/// Releases orders that were not paid in time. Every edge sweeps, because any edge may be the only one that runs;
+/// concurrent sweeps are safe. Returns whether a hold ended: then the log has more to read, and more may be due.
 async fn sweep(sale: &Sale) -> Result<bool, LedgerError> {
     match patiently(sale.sweep()).await {
         Ok(swept) => Ok(swept.ended > 0),
         Err(error @ (LedgerError::Unavailable(_) | LedgerError::Unknown(_))) => Err(error),
-        // The next sync tells.
+        // The next sync reports the fence.
         Err(LedgerError::Fenced(_)) => Ok(false),
-        // Its purchases do not depend on it, and the next sync tells what has become of the sale.
+        // Purchases do not depend on the sweep, and the next sync shows the state of the sale.
         Err(error) => {
             log::error!("sale {}: cannot release unpaid orders: {error}", sale.id());
             Ok(false)
@@ -143,8 +143,8 @@ async fn sweep(sale: &Sale) -> Result<bool, LedgerError> {
     }
 }
 
-/// Opens a sale that was made or made anew; says whether it is another one now. What is wrong with one sale is no
-/// matter of the others.
+/// Opens a sale that was created or recreated; returns whether its epoch changed. An error of one sale does not affect
+/// the others.
 async fn open_again(sale: &Sale) -> Result<bool, LedgerError> {
     let epoch = || sale.identity.load().as_ref().map(|identity| identity.epoch);
     let before = epoch();
@@ -158,7 +158,7 @@ async fn open_again(sale: &Sale) -> Result<bool, LedgerError> {
     }
 }
 
-/// Nothing is known of a sale until its data makes sense again. One line tells of it.
+/// Drops a sale's counters until its data is valid again. Logs one line.
 fn set_aside(sale: &Sale, error: &LedgerError) {
     if sale.gate.hears() {
         log::error!("sale {}: {error}", sale.id());
@@ -167,5 +167,7 @@ fn set_aside(sale: &Sale, error: &LedgerError) {
 }
 
 async fn patiently<T>(step: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
-    timeout(PATIENCE, step).await.unwrap_or_else(|_| Err(LedgerError::Unavailable("it does not answer".into())))
+    timeout(PATIENCE, step)
+        .await
+        .unwrap_or_else(|_| Err(LedgerError::Unavailable(format!("no answer within {PATIENCE:?}"))))
 }

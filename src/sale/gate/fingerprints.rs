@@ -1,5 +1,5 @@
-//! The order ids of a sale that the gate has seen in its log, as fingerprints: read without a lock by every refusal of
-//! a purchase that may be a retry, written by the one task that reads the log.
+//! Fingerprints of the order IDs in a sale's log. Refusals of purchases that may be retries read them without a lock;
+//! the gate's learners write them under a lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,15 +8,15 @@ use arc_swap::ArcSwap;
 
 use crate::ledger::OrderId;
 
-/// Room for so many before the first growth; small, since most sales of a configuration idle.
+/// Initial size; small, because most sales of a configuration are idle.
 const SLOTS_AT_FIRST: usize = 1024;
 
-/// An open-addressing table of 64 bits per order, at most half full. A false hit (2^-64 an order) costs one question to
-/// the ledger; a miss never happens, because ids are only added.
+/// An open-addressing table of 64 bits per order, at most half full. A false positive (2^-64 per order) costs one call
+/// of the ledger. A false negative is impossible: IDs are only added.
 #[derive(Debug)]
 pub struct Fingerprints {
     slots: ArcSwap<Box<[AtomicU64]>>,
-    /// How many are in; the lock orders writers.
+    /// Number of fingerprints; the lock serialises writers.
     count: Mutex<usize>,
 }
 
@@ -30,13 +30,12 @@ fn empty(slots: usize) -> Box<[AtomicU64]> {
     (0..slots).map(|_| AtomicU64::new(0)).collect()
 }
 
-/// Order ids are outputs of a keyed hash or of a random generator, so any of their bits are as good as a hash of them.
-/// 0 marks a free slot.
+/// Order IDs are outputs of a keyed hash or a random generator and need no further hash. 0 marks a free slot.
 fn fingerprint(id: OrderId) -> u64 {
     (u128::from_be_bytes(id.0) as u64).max(1)
 }
 
-/// Puts a fingerprint into a table with room for it; says whether it is new.
+/// Inserts a fingerprint into a table with a free slot; returns whether it is new.
 fn put(slots: &[AtomicU64], print: u64) -> bool {
     let mut at = print as usize % slots.len();
     loop {
@@ -52,7 +51,7 @@ fn put(slots: &[AtomicU64], print: u64) -> bool {
 }
 
 impl Fingerprints {
-    /// Adds an id.
+    /// Adds an order ID; repeats have no effect.
     pub fn insert(&self, id: OrderId) {
         let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
         let mut slots = self.slots.load_full();
@@ -69,7 +68,7 @@ impl Fingerprints {
         }
     }
 
-    /// Whether the id was added (or, once in 2^64, one like it).
+    /// Whether the ID was added; wrong with a probability of 2^-64 per order.
     #[must_use]
     pub fn contains(&self, id: OrderId) -> bool {
         let print = fingerprint(id);

@@ -1,17 +1,17 @@
-//! Buyers whom the ledger has refused for having too much, remembered so that they need not be asked about again.
+//! A cache of buyers that the ledger refused because of a limit per buyer.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many buyers are remembered at most: 512 KiB.
+/// Maximum number of buyers; uses 512 KiB.
 const SLOTS: usize = 1 << 16;
-/// The lower bits of a slot hold what the buyer has.
+/// The lower bits of a slot hold the buyer's count.
 const HAVE_BITS: u32 = 24;
 const HAVE_MAX: u64 = (1 << HAVE_BITS) - 1;
 
-/// A table of fixed size without locks. Two buyers of one slot displace each other, which costs a question to the
-/// ledger. Two that also share 40 further bits of a hash with a secret seed would be taken for each other: with 65,536
-/// remembered, once in 2^40 refusals.
+/// A lock-free table of fixed size. Two buyers of one slot displace each other, which costs a call of the ledger. Two
+/// buyers that also share 40 more bits of a hash with a secret seed are confused: with 65,536 entries, once in 2^40
+/// refusals.
 pub struct BuyerLimits {
     slots: Box<[AtomicU64]>,
     hasher: RandomState,
@@ -29,7 +29,7 @@ impl BuyerLimits {
         (&self.slots[hash as usize % SLOTS], hash & !HAVE_MAX)
     }
 
-    /// The buyer was refused with so many tickets. What does not fit a slot is not remembered.
+    /// Stores the count with which the buyer was refused. A count above [`HAVE_MAX`] is not stored.
     pub fn remember(&self, buyer: &str, have: u64) {
         let (slot, tag) = self.place(buyer);
         if (1..=HAVE_MAX).contains(&have) {
@@ -37,7 +37,7 @@ impl BuyerLimits {
         }
     }
 
-    /// What the buyer has, if remembered.
+    /// The buyer's count, if stored.
     #[must_use]
     pub fn have(&self, buyer: &str) -> Option<u64> {
         let (slot, tag) = self.place(buyer);
@@ -45,7 +45,7 @@ impl BuyerLimits {
         (there != 0 && there & !HAVE_MAX == tag).then_some(there & HAVE_MAX)
     }
 
-    /// What the buyer has may have changed.
+    /// Removes the buyer's count, because it may have changed.
     pub fn forget(&self, buyer: &str) {
         let (slot, tag) = self.place(buyer);
         let there = slot.load(Ordering::Relaxed);
@@ -54,7 +54,7 @@ impl BuyerLimits {
         }
     }
 
-    /// Forgets all.
+    /// Removes all counts.
     pub fn clear(&self) {
         self.slots.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
     }

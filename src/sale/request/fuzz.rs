@@ -1,4 +1,4 @@
-//! What holds of every request for a purchase, whatever its bytes.
+//! Properties of the request parser that hold for all inputs.
 
 use super::*;
 use crate::sale::reply;
@@ -69,7 +69,7 @@ fn means_the_same_in_json(ask: &Ask<'_>, from_body: &config::Sale) {
     let body = document.to_string().into_bytes();
     let headers = vec![(b"Content-Type".to_vec(), JSON.to_vec())];
     let request = Request { query: None, headers, body };
-    // What is long in itself may be too long once JSON has escaped it.
+    // JSON escapes can make a valid input too long.
     if request.body.len() <= BODY_MAX {
         assert_eq!(read(&request, &request.body, from_body, false).as_ref(), Ok(ask), "{document}");
     }

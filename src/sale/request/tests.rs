@@ -1,11 +1,11 @@
-//! Requests and what they are read as, in tables; far more of them are wrong than right.
+//! Requests and the purchases or errors that they are parsed to, in tables.
 
 mod any;
 
 use super::fuzz::{Request, settings};
 use super::*;
 
-/// Asserts what a request is read as: `quantity buyer key`, with `-` for none, or what is wrong with which field.
+/// Asserts what a request is parsed to: `quantity buyer key`, with `-` for none, or `field: fault`.
 #[track_caller]
 fn check(buyer: &BuyerSource, request: &[u8], expected: &str) {
     let head = Request::new(request);
@@ -131,7 +131,8 @@ fn queries() {
 #[test]
 fn headers() {
     let key = |detail: &str| format!("Idempotency-Key: {detail}");
-    let (unfinished, not_allowed) = (key("has a quote without its end"), key("has a character that is not allowed"));
+    let (unfinished, not_allowed) =
+        (key("has an unterminated quoted string"), key("has a character that is not allowed"));
     each(
         &header(),
         &[
@@ -139,7 +140,7 @@ fn headers() {
             (b"quantity=2\nx-user-id: a b", "2 a b -"),
             (b"\nX-USER-ID: \xe5\xbc\xa0", "1 \u{5f20} -"),
             (b"\nX-User-Id: ann\nX-User-Id: ann", "1 ann -"),
-            // What stands in the query is no buyer, if the header is where buyers are told.
+            // If the header carries the buyer, the query does not.
             (b"x-user-id=bob\nX-User-Id: ann", "1 ann -"),
             (b"\nX-User-Id: a%20b+c", "1 a%20b+c -"),
             (b"\nIdempotency-Key: \"8e03978e-40d5\"", "1 - 8e03978e-40d5"),
@@ -178,9 +179,9 @@ Idempotency-Key: "k\""#,
 Idempotency-Key: "k\n""#,
                 &unfinished,
             ),
-            (b"\nIdempotency-Key: \"k\"x", &key("goes on behind its closing quote")),
-            (b"\nIdempotency-Key: \"k\";a=1", &key("goes on behind its closing quote")),
-            (b"\nIdempotency-Key: \"a\", \"b\"", &key("goes on behind its closing quote")),
+            (b"\nIdempotency-Key: \"k\"x", &key("has characters after the closing quote")),
+            (b"\nIdempotency-Key: \"k\";a=1", &key("has characters after the closing quote")),
+            (b"\nIdempotency-Key: \"a\", \"b\"", &key("has characters after the closing quote")),
             (b"\nIdempotency-Key: \"a\tb\"", &not_allowed),
             (b"\nIdempotency-Key: \xe5\xbc\xa0", &not_allowed),
             (b"\nIdempotency-Key: \"\xe5\xbc\xa0\"", &not_allowed),
@@ -243,7 +244,7 @@ fn json_bodies() {
             (&[b'['; 4096], "body: is not a JSON object"),
         ],
     );
-    // Elsewhere a buyer is told, `buyer` is no input.
+    // If the buyer comes from elsewhere, `buyer` is not an input.
     each_body(&header(), JSON, &[(br#"{"buyer":"ann"}"#, &format!("buyer: {strange}"))]);
     let deep = [br#"{"quantity":"#, &[b'['; 1000][..]].concat();
     check(&body(), &with_body(JSON, &deep), "body: is not JSON: recursion limit exceeded at line 1 column 139");
@@ -272,7 +273,7 @@ fn forms() {
             (br#"{"quantity":2}"#, &format!("{{\"quantity\":2}}: {strange}")),
         ],
     );
-    // A buyer comes from where the configuration says, and from nowhere else.
+    // A buyer comes only from the configured place.
     each_body(&query(), FORM, &[(b"user=ann", &format!("user: {strange}"))]);
     check(&body(), b"buyer=ann", "1 - -");
 }
