@@ -14,6 +14,9 @@ ROW ?=
 ROUNDS ?= 5
 SECONDS ?= 4
 
+# Of `make bench-smoke`: the folder of the binaries, or a release build.
+PRODUCT ?=
+
 # Of `make torture`: one schedule (k1, n2, x1, ...) or all; a seed, or a new one each time.
 SCHEDULE ?=
 SEED ?=
@@ -81,12 +84,15 @@ uninstall: ## removes what `make install` installed; settings and what was sold 
 	rm -f $(addprefix '$(DESTDIR)$(PREFIX)'/,$(INSTALLED)) '$(DESTDIR)$(PREFIX)'/share/man/man1/spikegate.1 \
 		'$(DESTDIR)$(PREFIX)'/share/man/man1/spikegate-*.1
 
-test: ## checks the formatting, lints, and runs all tests
-	@scripts/need cmake git dpkg-shlibdeps redis-server ab curl openssl postgresql chromium chromedriver prometheus wrk nginx shellcheck luacheck cargo-deny
+test: ## checks the formatting, lints, runs all tests, and each benchmark row for a second
+	@scripts/need cmake git g++ dpkg-shlibdeps curl redis-server ab openssl postgresql chromium chromedriver prometheus wrk nginx \
+		nginx-lua shellcheck luacheck cargo-deny
 	cargo build --workspace
-	@scripts/lint; lint=$$?; \
-	echo "cargo test --workspace --no-fail-fast"; cargo test --workspace --no-fail-fast && \
-	{ [ $$lint -eq 0 ] || { echo "The tests passed, but formatting or lints are at fault: see above."; exit 1; }; }
+	@failed=; \
+	scripts/lint || failed="$$failed lint"; \
+	echo "cargo test --workspace --no-fail-fast"; cargo test --workspace --no-fail-fast || failed="$$failed tests"; \
+	$(MAKE) --no-print-directory bench-smoke PRODUCT='$(BUILT)/debug' || failed="$$failed bench-smoke"; \
+	[ -z "$$failed" ] || { echo "At fault, see above:$$failed"; exit 1; }
 
 torture: SECONDS = 20
 torture: ## breaks everything while a crowd buys, and checks that nothing is lost: SCHEDULE=n1 SEED=7 SECONDS=60
@@ -117,10 +123,11 @@ bench: bench-tools ## measures the edge beside its peers, in about ten minutes; 
 	@$(BUILT)/bench/release/suite bench --bench bench --product '$(BUILT)/release' \
 		--rounds '$(ROUNDS)' --seconds '$(SECONDS)' $(if $(ROW),--row '$(ROW)')
 
-bench-smoke: bench-tools ## runs each benchmark row for a second to see whether it works; writes no results
+bench-smoke: bench-tools ## runs each benchmark row for a second to see whether it works; writes no results; PRODUCT=target/debug
 	@scripts/need cmake nginx nginx-lua redis-server wrk ab
-	cargo build --release
-	@$(BUILT)/bench/release/suite bench --bench bench --product '$(BUILT)/release' --smoke $(if $(ROW),--row '$(ROW)')
+	$(if $(PRODUCT),,cargo build --release)
+	@$(BUILT)/bench/release/suite bench --bench bench --product '$(or $(PRODUCT),$(BUILT)/release)' --smoke \
+		$(if $(ROW),--row '$(ROW)')
 
 bench-designs: bench-tools ## measures three designs of selling side by side, in about five minutes; writes docs/internals/designs.md
 	@scripts/need cmake redis-server postgresql

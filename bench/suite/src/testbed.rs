@@ -122,12 +122,13 @@ impl Testbed {
         if self.redis.is_none() {
             return number_after(&self.sale(&["show", "ticket"])?, "\"sold\":");
         }
-        let sold = number_after(&redis_cli(&["HGET", "ticket_hash_key", "ticket_sold_nums"])?, "")?;
-        if self.contestant.is_spikegate() {
-            let orders = number_after(&redis_cli(&["HLEN", "{ticket_hash_key}:orders"])?, "")?;
-            if orders != sold {
-                return Err(format!("{sold} are sold, but there are {orders} orders"));
-            }
+        // Both at one instant: a purchase may still be under way when the generator has stopped.
+        const BOTH: &str = "return { redis.call('HGET', KEYS[1], 'ticket_sold_nums'), redis.call('HLEN', KEYS[2]) }";
+        let both = redis_cli(&["EVAL", BOTH, "2", "ticket_hash_key", "{ticket_hash_key}:orders"])?;
+        let (sold, orders) = both.split_once('\n').ok_or_else(|| format!("not two numbers: {both}"))?;
+        let (sold, orders) = (number_after(sold, "")?, number_after(orders, "")?);
+        if self.contestant.is_spikegate() && orders != sold {
+            return Err(format!("{sold} are sold, but there are {orders} orders"));
         }
         Ok(sold)
     }
