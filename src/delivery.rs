@@ -25,7 +25,7 @@ use tokio::sync::{Notify, watch};
 
 use self::backoff::Backoff;
 pub use self::order_service_query::KnownError;
-pub use self::post::{Answer, Poster};
+pub use self::post::{PostOutcome, Poster};
 pub use self::signature::sign;
 use self::worker::Worker;
 use crate::ledger::reconcile::{Bookkeeper, Witness};

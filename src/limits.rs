@@ -22,7 +22,7 @@ use arc_swap::ArcSwapOption;
 pub use connections::ConnectionGuard;
 use connections::Connections;
 pub use open_files::most_connections;
-pub use quota::{Quota, Taken};
+pub use quota::{Quota, QuotaGuard};
 use rate::Rate;
 
 use crate::config;

@@ -30,11 +30,11 @@ use self::batch::Pending;
 use self::gate::{Gate, Verdict, Visitor};
 pub use self::outcome::{Outcome, Refusal};
 use self::request::{Ask, RequestRefusal};
-use self::rules::Rules;
+use self::rules::SaleRules;
 use self::stat_log::StatLog;
 use crate::config::{self, BuyerSource};
 use crate::ledger::{Identity, Ledger, LedgerError, OrderId, Purchase, Terms, View};
-use crate::limits::Taken;
+use crate::limits::QuotaGuard;
 use crate::observe::trace;
 use crate::sale::metrics::SaleMetrics;
 
@@ -43,12 +43,12 @@ pub struct Queued {
     id: OrderId,
     outcome: oneshot::Receiver<Outcome>,
     /// Counts against the buyer's concurrent purchases until dropped.
-    taken: Option<Taken>,
+    taken: Option<QuotaGuard>,
     trace: Option<trace::Purchase>,
 }
 
 /// State that all sales of an edge share.
-pub struct Shared {
+pub struct SaleContext {
     /// The store that decides purchases.
     pub ledger: Arc<dyn Ledger>,
     /// Starts the next sync immediately.
@@ -64,8 +64,8 @@ pub struct Sale {
     id: String,
     key: String,
     /// Replaced by a reload. A purchase keeps the rules that it started with.
-    rules: ArcSwap<Rules>,
-    shared: Arc<Shared>,
+    rules: ArcSwap<SaleRules>,
+    shared: Arc<SaleContext>,
     gate: Gate,
     /// The sale that the ledger has under this key; none until it is opened.
     identity: ArcSwapOption<Identity>,
@@ -80,14 +80,14 @@ impl Sale {
     #[must_use]
     pub fn new(
         settings: config::Sale,
-        shared: Arc<Shared>,
+        shared: Arc<SaleContext>,
         stat_log: Option<StatLog>,
     ) -> (Arc<Self>, mpsc::Receiver<Pending>) {
         let (queue, pending) = mpsc::channel(settings.queue);
         let sale = Arc::new(Self {
             id: settings.id.clone(),
             key: settings.key.clone(),
-            rules: ArcSwap::from_pointee(Rules::new(settings, None)),
+            rules: ArcSwap::from_pointee(SaleRules::new(settings, None)),
             gate: Gate::new(shared.memory),
             shared,
             identity: ArcSwapOption::empty(),
@@ -101,14 +101,14 @@ impl Sale {
 
     /// The rules for the next purchase.
     #[must_use]
-    pub fn rules(&self) -> Guard<Arc<Rules>> {
+    pub fn rules(&self) -> Guard<Arc<SaleRules>> {
         self.rules.load()
     }
 
     /// Applies new settings from the next purchase on. The id, the key, the queue length and the stat log do not change.
     pub fn replace(&self, settings: config::Sale) {
         let before = self.rules.load();
-        self.rules.store(Arc::new(Rules::new(settings, Some(&before))));
+        self.rules.store(Arc::new(SaleRules::new(settings, Some(&before))));
         // The next sync brings the new terms to the gate.
         self.shared.sync_now.notify_one();
     }
@@ -138,7 +138,7 @@ impl Sale {
     ///
     /// # Errors
     /// [`RequestRefusal::Bad`] with the field that must carry the buyer ID.
-    pub fn require_buyer(&self, rules: &Rules, ask: &Ask<'_>) -> Result<(), RequestRefusal> {
+    pub fn require_buyer(&self, rules: &SaleRules, ask: &Ask<'_>) -> Result<(), RequestRefusal> {
         let (BuyerSource::Header(field) | BuyerSource::Query(field) | BuyerSource::Body(field)) = &rules.settings.buyer
         else {
             return Ok(());
@@ -166,7 +166,7 @@ impl Sale {
     ///
     /// # Errors
     /// The outcome of a refused purchase.
-    pub fn submit(&self, rules: &Rules, ask: &Ask<'_>) -> Result<Queued, Outcome> {
+    pub fn submit(&self, rules: &SaleRules, ask: &Ask<'_>) -> Result<Queued, Outcome> {
         self.try_submit(rules, ask, Instant::now()).map_err(|refusal| self.record(Outcome::Refused(refusal)))
     }
 
@@ -182,7 +182,7 @@ impl Sale {
     }
 
     /// Runs the cheapest check first: the gate (memory), the admission token (one hash), the buyer token (a signature).
-    fn try_submit(&self, rules: &Rules, ask: &Ask, now: Instant) -> Result<Queued, Refusal> {
+    fn try_submit(&self, rules: &SaleRules, ask: &Ask, now: Instant) -> Result<Queued, Refusal> {
         let identity = self.identity.load();
         let Some(identity) = identity.as_deref() else {
             return Err(if self.gate.is_missing() { Refusal::Missing } else { Refusal::Unavailable });
@@ -239,7 +239,7 @@ impl Sale {
 
     /// Verifies the buyer's token and returns the buyer, if the sale requires a token. If a trusted proxy must supply
     /// the buyer ID, refuses a purchase without one.
-    fn prove(&self, rules: &Rules, ask: &Ask) -> Result<Option<String>, Refusal> {
+    fn prove(&self, rules: &SaleRules, ask: &Ask) -> Result<Option<String>, Refusal> {
         let Some(verifier) = &rules.verifier else {
             let proxy_supplies_buyer = matches!(rules.settings.buyer, BuyerSource::ProxyHeader(_));
             return if proxy_supplies_buyer && ask.buyer.is_none() { Err(Refusal::BuyerUnknown) } else { Ok(None) };

@@ -23,7 +23,7 @@ use crate::ledger::buyer::is_buyer;
 
 /// What a token has to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rules {
+pub struct TokenRules {
     /// Whose signatures count.
     pub keys: Vec<Key>,
     /// Who may have made it; empty: whoever has one of the keys.
@@ -83,7 +83,7 @@ pub struct Verifier {
 impl Verifier {
     /// One that checks by these rules.
     #[must_use]
-    pub fn new(rules: &Rules) -> Self {
+    pub fn new(rules: &TokenRules) -> Self {
         let prepare = |key: &Key| {
             let mut validation = Validation::new(key.algorithm().into());
             validation.leeway = rules.leeway.as_secs();

@@ -8,7 +8,7 @@ use http::HeaderName;
 use super::node::{Fields, Node};
 use super::value::{MINUTE, SECOND, duration, file_path, text, word};
 use crate::auth::admission;
-use crate::auth::jwt::{self, Algorithm, Key, KeyError, Rules};
+use crate::auth::jwt::{self, Algorithm, Key, KeyError, TokenRules};
 use crate::auth::secret::Secret;
 
 /// Where the buyer's id comes from.
@@ -34,7 +34,7 @@ pub struct Token {
     /// Where it stands.
     pub place: TokenLocation,
     /// What it has to be.
-    pub rules: jwt::Rules,
+    pub rules: jwt::TokenRules,
 }
 
 /// Where a token stands.
@@ -90,7 +90,7 @@ fn token(buyer: &mut Fields<'_>) -> Option<Token> {
     let place = header.or(cookie).unwrap_or_else(|| TokenLocation::Header("authorization".to_owned()));
     let keys = keys(buyer, &algorithms);
     let audiences = buyer.require("audience", names).unwrap_or_default();
-    let rules = Rules {
+    let rules = TokenRules {
         keys,
         issuers: buyer.read("issuer", names).unwrap_or_default(),
         audiences,

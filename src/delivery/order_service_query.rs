@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::post::{Asked, Poster};
+use super::post::{Poster, QueryOutcome};
 use crate::ledger::reconcile::Witness;
 use crate::ledger::{Order, OrderId, OrderState, PaymentId, ReleaseReason};
 
@@ -114,11 +114,11 @@ async fn page(
     let epoch = epoch.map(|epoch| format!("{epoch:016x}"));
     let question = json!({ "sale": sale, "epoch": epoch, "after": after, "limit": limit });
     match poster.ask("/orders", &question.to_string()).await {
-        Asked::Answered(body) => {
+        QueryOutcome::Answered(body) => {
             // Some answer 2xx to whatever they are sent.
             serde_json::from_slice(&body).map_err(|error| KnownError::Unsupported(format!("its answer: {error}")))
         }
-        Asked::Refused(why) => Err(KnownError::Unsupported(why)),
-        Asked::Failed(why) => Err(KnownError::Failed(why)),
+        QueryOutcome::Refused(why) => Err(KnownError::Unsupported(why)),
+        QueryOutcome::Failed(why) => Err(KnownError::Failed(why)),
     }
 }

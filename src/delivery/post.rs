@@ -29,7 +29,7 @@ const REASON_WAIT: Duration = Duration::from_millis(250);
 
 /// What became of a POST.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum PostOutcome {
     /// 2xx: the receiver keeps every event.
     Kept,
     /// The receiver will not take these events, however often it is asked, and says why.
@@ -40,7 +40,7 @@ pub enum Answer {
 
 /// What became of a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum QueryOutcome {
     /// 2xx, with this body.
     Answered(Vec<u8>),
     /// It does not answer such questions, and says why.
@@ -90,21 +90,21 @@ impl Poster {
 
     /// Posts this body. While no backend can be connected to, others are tried, as for a proxied request; what went
     /// wrong feeds their passive health in the same way.
-    pub async fn post(&self, body: &str) -> Answer {
+    pub async fn post(&self, body: &str) -> PostOutcome {
         match self.exchange(&self.path, body, None).await {
-            Exchanged::Kept(_) => Answer::Kept,
-            Exchanged::Refused(why) => Answer::Refused(why),
-            Exchanged::Failed(why) => Answer::Failed(why),
+            Exchanged::Kept(_) => PostOutcome::Kept,
+            Exchanged::Refused(why) => PostOutcome::Refused(why),
+            Exchanged::Failed(why) => PostOutcome::Failed(why),
         }
     }
 
     /// Posts a question to a path below, signed in the same way.
-    pub(super) async fn ask(&self, below: &str, body: &str) -> Asked {
+    pub(super) async fn ask(&self, below: &str, body: &str) -> QueryOutcome {
         let path = format!("{}{below}", self.path.trim_end_matches('/'));
         match self.exchange(&path, body, Some(ANSWER_MAX)).await {
-            Exchanged::Kept(answer) => Asked::Answered(answer),
-            Exchanged::Refused(why) => Asked::Refused(why),
-            Exchanged::Failed(why) => Asked::Failed(why),
+            Exchanged::Kept(answer) => QueryOutcome::Answered(answer),
+            Exchanged::Refused(why) => QueryOutcome::Refused(why),
+            Exchanged::Failed(why) => QueryOutcome::Failed(why),
         }
     }
 

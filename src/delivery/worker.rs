@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use super::backoff::Backoff;
 use super::bisection::Bisection;
 use super::outage::Outage;
-use super::post::Answer;
+use super::post::PostOutcome;
 use super::wire::{self, Event};
 use super::{Delivery, LEASE_SPARE};
 use crate::ledger::{EventId, LedgerError, LogEntry, Record, Recorded, RefusedEvent, Taken, Work};
@@ -31,13 +31,13 @@ pub struct Worker {
     backoff: Backoff,
     outage: Outage,
     /// The delivery is this edge's, as far as it knows, for a sale of this epoch.
-    held: Option<Held>,
+    held: Option<HeldLease>,
     /// The ledger was held against what the receiver knows, and nothing has happened to the ledger since.
     compared: bool,
 }
 
 #[derive(Clone, Copy)]
-struct Held {
+struct HeldLease {
     epoch: u64,
     until: Instant,
 }
@@ -158,7 +158,7 @@ impl Worker {
         let Delivery { outbox, claim, .. } = &*self.delivery;
         let taken = outbox.take(self.delivery.key(), epoch, claim, lines_max).await?;
         self.delivery.learn(epoch, taken.progress);
-        self.held = taken.work.is_some().then(|| Held { epoch, until: asked_at + taken.lease.left });
+        self.held = taken.work.is_some().then(|| HeldLease { epoch, until: asked_at + taken.lease.left });
         Ok(taken)
     }
 
@@ -216,14 +216,14 @@ impl Worker {
             self.hold(epoch).await?;
             let batch = &row.events[range.clone()];
             match self.post(epoch, batch).await {
-                Answer::Kept => {
+                PostOutcome::Kept => {
                     self.tell_end_of_outage();
                     delivery.metrics.events.add(batch.len() as u64);
                     self.record(epoch, row.record(batch, range.end)).await?;
                     bisection.done();
                 }
-                Answer::Failed(why) => return Err(WorkerError::Receiver(why)),
-                Answer::Refused(why) => {
+                PostOutcome::Failed(why) => return Err(WorkerError::Receiver(why)),
+                PostOutcome::Refused(why) => {
                     if !is_well {
                         self.ask_whether_well(epoch, &why).await?;
                         is_well = true;
@@ -243,14 +243,14 @@ impl Worker {
         Ok(())
     }
 
-    async fn post(&self, epoch: u64, events: &[Event]) -> Answer {
+    async fn post(&self, epoch: u64, events: &[Event]) -> PostOutcome {
         let body = wire::body(self.delivery.sale.id(), epoch, events);
         let answer = self.delivery.poster.post(&body).await;
         let metrics = &self.delivery.metrics;
         match &answer {
-            Answer::Kept => metrics.kept.add(1),
-            Answer::Refused(_) => metrics.refused.add(1),
-            Answer::Failed(_) => metrics.failed.add(1),
+            PostOutcome::Kept => metrics.kept.add(1),
+            PostOutcome::Refused(_) => metrics.refused.add(1),
+            PostOutcome::Failed(_) => metrics.failed.add(1),
         }
         answer
     }
@@ -259,9 +259,11 @@ impl Worker {
     /// else. Its events would all be set aside.
     async fn ask_whether_well(&self, epoch: u64, why: &str) -> Result<(), WorkerError> {
         match self.post(epoch, &[]).await {
-            Answer::Kept => Ok(()),
-            Answer::Refused(_) => Err(WorkerError::Receiver(format!("it refuses even a batch without events: {why}"))),
-            Answer::Failed(why) => Err(WorkerError::Receiver(why)),
+            PostOutcome::Kept => Ok(()),
+            PostOutcome::Refused(_) => {
+                Err(WorkerError::Receiver(format!("it refuses even a batch without events: {why}")))
+            }
+            PostOutcome::Failed(why) => Err(WorkerError::Receiver(why)),
         }
     }
 
@@ -360,7 +362,7 @@ impl Worker {
 
     /// Gives the delivery back, so that another edge goes on at once.
     async fn release(&mut self) {
-        let Some(Held { epoch, .. }) = self.held.take() else { return };
+        let Some(HeldLease { epoch, .. }) = self.held.take() else { return };
         let Delivery { outbox, claim, .. } = &*self.delivery;
         // If it cannot be given back, its lease ends by itself.
         let _ = timeout(LEASE_SPARE, outbox.release(self.delivery.key(), epoch, &claim.edge)).await;

@@ -20,7 +20,7 @@ pub struct AtOnce {
 
 /// One of a key's, for as long as this lives.
 #[derive(Debug)]
-pub struct Held {
+pub struct ConcurrencyGuard {
     all: Arc<AtOnce>,
     key: u64,
 }
@@ -32,8 +32,8 @@ impl AtOnce {
     }
 
     /// One more of this key, if there is room; it counts until what is returned is dropped.
-    pub fn hold(self: &Arc<Self>, key: u64) -> Option<Held> {
-        self.add(key).then(|| Held { all: Arc::clone(self), key })
+    pub fn hold(self: &Arc<Self>, key: u64) -> Option<ConcurrencyGuard> {
+        self.add(key).then(|| ConcurrencyGuard { all: Arc::clone(self), key })
     }
 
     /// One more of this key, if there is room.
@@ -69,7 +69,7 @@ impl AtOnce {
     }
 }
 
-impl Drop for Held {
+impl Drop for ConcurrencyGuard {
     fn drop(&mut self) {
         self.all.remove(self.key);
     }

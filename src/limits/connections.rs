@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwapOption;
 
-use super::at_once::{AtOnce, Held};
+use super::at_once::{AtOnce, ConcurrencyGuard};
 
 /// Why a connection may not be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Connections {
 pub struct ConnectionGuard {
     connections: Arc<Connections>,
     /// Of its address, if that is known and counted.
-    held: Option<Held>,
+    held: Option<ConcurrencyGuard>,
 }
 
 impl Connections {

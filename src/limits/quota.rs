@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::at_once::{AtOnce, Held};
+use super::at_once::{AtOnce, ConcurrencyGuard};
 use super::rate::Rate;
 use crate::config;
 
@@ -15,8 +15,8 @@ pub struct Quota {
 
 /// A request that may be served. It counts until this is dropped.
 #[derive(Debug)]
-pub struct Taken {
-    _held: Option<Held>,
+pub struct QuotaGuard {
+    _held: Option<ConcurrencyGuard>,
 }
 
 impl Quota {
@@ -32,13 +32,13 @@ impl Quota {
     /// Whether one more request of `key` may be served. A request that is one too many at a time costs none of those
     /// that may come in a second.
     #[must_use]
-    pub fn take(&self, key: u64) -> Option<Taken> {
+    pub fn take(&self, key: u64) -> Option<QuotaGuard> {
         let held = match &self.at_once {
             Some(at_once) => Some(at_once.hold(key)?),
             None => None,
         };
         let may = self.rate.as_ref().is_none_or(|rate| rate.take(key));
-        may.then_some(Taken { _held: held })
+        may.then_some(QuotaGuard { _held: held })
     }
 }
 

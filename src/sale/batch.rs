@@ -90,7 +90,7 @@ impl Pending {
 
 /// Takes purchases out of the queue, batch after batch, until the process exits.
 pub async fn run(sale: Arc<Sale>, mut queue: mpsc::Receiver<Pending>) {
-    let mut line = Line::default();
+    let mut line = PendingPurchases::default();
     loop {
         if line.is_empty() {
             match queue.recv().await {
@@ -137,14 +137,14 @@ pub async fn run(sale: Arc<Sale>, mut queue: mpsc::Receiver<Pending>) {
 
 /// Purchases taken from the queue, in their order of arrival.
 #[derive(Default)]
-struct Line {
+struct PendingPurchases {
     /// Purchases for the next batch.
     next: VecDeque<Pending>,
     /// Purchases that are refused unless the log contains their order. They wait for the log and do not delay others.
     behind: VecDeque<Pending>,
 }
 
-impl Line {
+impl PendingPurchases {
     fn is_empty(&self) -> bool {
         self.next.is_empty() && self.behind.is_empty()
     }

@@ -7,10 +7,10 @@ use super::Refusal;
 use crate::auth::jwt::Verifier;
 use crate::config::{self, BuyerSource};
 use crate::ledger::Terms;
-use crate::limits::{Quota, Taken};
+use crate::limits::{Quota, QuotaGuard};
 
 /// The rules for one purchase, from its start to its end. A reload creates new ones.
-pub struct Rules {
+pub struct SaleRules {
     /// The sale's configuration.
     pub settings: config::Sale,
     /// Sent to the ledger with every step.
@@ -21,7 +21,7 @@ pub struct Rules {
     buyers: Option<Arc<(Quota, RandomState)>>,
 }
 
-impl Rules {
+impl SaleRules {
     /// Creates rules from settings. If the quota did not change since `before`, its counts are kept.
     pub(super) fn new(settings: config::Sale, before: Option<&Self>) -> Self {
         let terms = Terms {
@@ -49,7 +49,7 @@ impl Rules {
     }
 
     /// Takes one purchase from the buyer's quota (rate and concurrency).
-    pub(super) fn take_quota(&self, buyer: Option<&str>) -> Result<Option<Taken>, Refusal> {
+    pub(super) fn take_quota(&self, buyer: Option<&str>) -> Result<Option<QuotaGuard>, Refusal> {
         match (self.buyers.as_deref(), buyer) {
             (Some((quota, hasher)), Some(buyer)) => {
                 quota.take(hasher.hash_one(buyer)).map(Some).ok_or(Refusal::TooOften)

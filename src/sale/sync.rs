@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
-use super::{Sale, Shared};
+use super::{Sale, SaleContext};
 use crate::ledger::{LedgerError, SyncAsk, Synced};
 
 /// Timeout of one round trip; after it the gates drop their counters. The Redis connection has a shorter timeout of its
@@ -14,7 +14,7 @@ use crate::ledger::{LedgerError, SyncAsk, Synced};
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Syncs until the process exits: every `interval`, and immediately on request or when a log has more entries.
-pub async fn run(sales: Vec<Arc<Sale>>, shared: Arc<Shared>, interval: Duration) {
+pub async fn run(sales: Vec<Arc<Sale>>, shared: Arc<SaleContext>, interval: Duration) {
     let mut reachable = true;
     loop {
         let more = match round(&sales, &shared).await {
@@ -46,13 +46,13 @@ pub async fn run(sales: Vec<Arc<Sale>>, shared: Arc<Shared>, interval: Duration)
 ///
 /// # Errors
 /// If the ledger cannot be read.
-pub async fn catch_up(sales: &[Arc<Sale>], shared: &Shared) -> Result<(), LedgerError> {
+pub async fn catch_up(sales: &[Arc<Sale>], shared: &SaleContext) -> Result<(), LedgerError> {
     while round(sales, shared).await? {}
     Ok(())
 }
 
 /// One round trip for all opened sales, and one more for each sale that is not opened. Returns whether a log has more.
-async fn round(sales: &[Arc<Sale>], shared: &Shared) -> Result<bool, LedgerError> {
+async fn round(sales: &[Arc<Sale>], shared: &SaleContext) -> Result<bool, LedgerError> {
     let mut open = Vec::with_capacity(sales.len());
     let mut asks = Vec::with_capacity(sales.len());
     for sale in sales {

@@ -15,7 +15,7 @@ use crate::ledger::{Ledger, LedgerError, Outbox};
 use crate::observe::error_log;
 use crate::sale::shop::Shop;
 use crate::sale::stat_log::StatLog;
-use crate::sale::{Sale, Shared, batch, sync};
+use crate::sale::{Sale, SaleContext, batch, sync};
 use crate::stores::embedded::EmbeddedLedger;
 use crate::stores::redis::RedisLedger;
 use crate::upstream::Upstream;
@@ -62,7 +62,7 @@ pub async fn open_shop(config: &Config, poster: Option<Arc<Poster>>) -> Result<O
         }
     };
     let memory = config.ledger.sync + sync::PATIENCE;
-    let shared = Arc::new(Shared { ledger, sync_now: Notify::new(), synced: Notify::new(), memory });
+    let shared = Arc::new(SaleContext { ledger, sync_now: Notify::new(), synced: Notify::new(), memory });
     let mut sales = Vec::with_capacity(config.sales.len());
     for settings in &config.sales {
         let id = settings.id.clone();

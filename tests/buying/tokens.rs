@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Value, json};
-use spikegate::auth::jwt::{Algorithm, Key, Rules, TokenError, Verifier};
+use spikegate::auth::jwt::{Algorithm, Key, TokenError, TokenRules, Verifier};
 
 use crate::harness::client::everything;
 use crate::harness::purchase::{Outcome, buy, purchase, purchase_with_key};
@@ -12,9 +12,9 @@ use crate::harness::{Answer, Backend, Connection, Edge, Request};
 
 const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
 
-fn rules(keys: Vec<Key>) -> Rules {
+fn rules(keys: Vec<Key>) -> TokenRules {
     let audiences = vec!["tickets".to_owned(), "events".to_owned()];
-    Rules {
+    TokenRules {
         keys,
         issuers: vec!["https://id.example".to_owned()],
         audiences,

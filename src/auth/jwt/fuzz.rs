@@ -54,7 +54,7 @@ pub fn check(bytes: &[u8]) {
 
 fn verifier(keys: Vec<Key>) -> Verifier {
     let audiences = vec![AUDIENCE.to_owned()];
-    Verifier::new(&Rules { keys, issuers: Vec::new(), audiences, leeway: LEEWAY, claim: "sub".to_owned() })
+    Verifier::new(&TokenRules { keys, issuers: Vec::new(), audiences, leeway: LEEWAY, claim: "sub".to_owned() })
 }
 
 /// Asserts that a second reader of JSON finds in header and payload what they have to have.

@@ -15,7 +15,7 @@ use crate::config::{self, Config};
 use crate::ledger::model::in_memory::{Fault, InMemoryLedger};
 use crate::ledger::{Ledger, OrderId, OrderState, SaleState};
 use crate::sale::request::Ask;
-use crate::sale::{Shared, order_id, sync};
+use crate::sale::{SaleContext, order_id, sync};
 
 /// The deadline of purchases whose outcome is to be seen; far above what a busy machine needs.
 const AMPLE: Duration = Duration::from_secs(20);
@@ -47,7 +47,7 @@ impl Edge {
         let mut settings = Config::from_yaml("sales: { ticket: }").expect("it is the smallest one").sales.remove(0);
         settings.deadline = AMPLE;
         edit(&mut settings);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SaleContext {
             ledger: Arc::clone(ledger) as _,
             sync_now: Notify::new(),
             synced: Notify::new(),

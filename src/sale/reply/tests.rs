@@ -8,16 +8,20 @@ use tokio::sync::Notify;
 use super::*;
 use crate::config::Config;
 use crate::ledger::model::in_memory::InMemoryLedger;
-use crate::sale::{Shared, sync};
+use crate::sale::{SaleContext, sync};
 
 const ID: OrderId = OrderId([0xAB; 16]);
 const ID_TEXT: &str = "abababababababababababababababab";
 
-fn sale(yaml: &str) -> (Arc<Sale>, Arc<Shared>) {
+fn sale(yaml: &str) -> (Arc<Sale>, Arc<SaleContext>) {
     let settings = Config::from_yaml(yaml).expect("the test's configuration is right").sales.remove(0);
     let ledger = Arc::new(InMemoryLedger::default());
-    let shared =
-        Arc::new(Shared { ledger, sync_now: Notify::new(), synced: Notify::new(), memory: Duration::from_secs(60) });
+    let shared = Arc::new(SaleContext {
+        ledger,
+        sync_now: Notify::new(),
+        synced: Notify::new(),
+        memory: Duration::from_secs(60),
+    });
     (Sale::new(settings, Arc::clone(&shared), None).0, shared)
 }
 

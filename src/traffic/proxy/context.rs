@@ -10,7 +10,7 @@ use super::compression::Encoder;
 use crate::http::answer::{Answer, PurchaseLabel};
 use crate::http::client::Client;
 use crate::http::request_id::RequestId;
-use crate::limits::Taken;
+use crate::limits::QuotaGuard;
 use crate::observe::trace;
 use crate::sale::Sale;
 use crate::traffic::rules::{Group, Rules};
@@ -36,7 +36,7 @@ pub struct RequestContext {
     /// Who asks.
     pub(super) client: Client,
     /// Counts it as one of its client's under ctx, of what its route allows.
-    pub(super) taken: Option<Taken>,
+    pub(super) taken: Option<QuotaGuard>,
     /// How much of its body has passed.
     pub(super) body: u64,
     /// For the access log.

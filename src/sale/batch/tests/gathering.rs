@@ -6,7 +6,7 @@ use super::*;
 #[track_caller]
 fn check(edge: &Edge, line: Vec<Pending>, goes: &[usize], stays: &[usize]) {
     let ids: Vec<_> = line.iter().map(|pending| pending.purchase.id).collect();
-    let mut line = Line { next: line.into(), behind: VecDeque::new() };
+    let mut line = PendingPurchases { next: line.into(), behind: VecDeque::new() };
     let batch = line.gather(&edge.sale, Instant::now());
     let places = |pending: &Pending| ids.iter().position(|id| *id == pending.purchase.id).expect("it was in the line");
     assert_eq!(batch.iter().map(places).collect::<Vec<_>>(), goes, "go");
