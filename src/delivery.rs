@@ -1,11 +1,11 @@
-//! The delivery: every change of a sale's log reaches the order service, at least once and in the order of the log.
+//! Delivery: sends every change in a sale's log to the order service, at least once and in the order of the log.
 //!
-//! One task a sale. It takes the sale's delivery for this edge unless another edge has it, reads the entries that come
-//! next, posts their events, writes down how far it is, and begins again. Whatever fails is tried again for ever; an
-//! event that the receiver refuses for what it says is set aside and holds up no other.
+//! One task per sale. It takes the lease on the sale's delivery unless another edge has it, reads the next entries,
+//! posts their events, records the progress, and repeats. Failures are retried without end. An event that the receiver
+//! refuses because of its content is set aside and blocks no other event.
 //!
-//! Read in this order: [`worker`] (the task), [`wire`] (what is sent), [`bisection`] (which event is refused), [`post`]
-//! (one POST), and [`crate::ledger::Outbox`] (how far it is, and whose turn).
+//! Read in this order: [`worker`] (the task), [`wire`] (the format), [`bisection`] (finds the refused event), [`post`]
+//! (one POST), and [`crate::ledger::Outbox`] (progress and lease).
 
 mod backoff;
 mod bisection;
@@ -33,7 +33,7 @@ use crate::ledger::{Claim, DeliveryStatus, LedgerError, Outbox, Progress, Record
 use crate::observe::telemetry::Counter;
 use crate::sale::Sale;
 
-/// What a lease has beyond the time of the POST under way, for the ledger's answers.
+/// How much longer a lease is than the POST under way, to leave time for the ledger's answers.
 const LEASE_SPARE: Duration = Duration::from_secs(1);
 
 /// The delivery of one sale at this edge.
@@ -43,39 +43,39 @@ pub struct Delivery {
     keeper: Arc<dyn Bookkeeper>,
     poster: Arc<Poster>,
     claim: Claim,
-    /// What the ledger said last, and of which sale.
+    /// The last answer of the ledger, and the epoch of the sale it was about.
     known: Mutex<Option<(u64, Progress)>>,
-    /// An operator wants something to be tried now.
+    /// Set by an operator who wants set-aside events retried now.
     wanted: Notify,
     metrics: DeliveryMetrics,
 }
 
-/// What is counted of a sale's delivery at this edge.
+/// Counters of a sale's delivery at this edge.
 #[derive(Debug, Default)]
 pub struct DeliveryMetrics {
-    /// Events that the receiver keeps.
+    /// Events that the receiver accepted.
     pub events: Counter,
-    /// POSTs that it answered with 2xx.
+    /// POSTs answered with 2xx.
     pub kept: Counter,
-    /// POSTs of which it refused what they said.
+    /// POSTs refused because of their content.
     pub refused: Counter,
-    /// POSTs without an answer, or with one that says nothing of the events.
+    /// POSTs without an answer, or with an answer that says nothing about the events.
     pub failed: Counter,
 }
 
-/// How a sale's delivery stands, whichever edge has it.
+/// State of a sale's delivery, whichever edge has the lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Gauges {
-    /// Entries of the log that were not delivered.
+    /// Log entries that are not delivered yet.
     pub lag_entries: u64,
-    /// How long ago the first of them was written.
+    /// Age of the oldest of them.
     pub oldest_s: u64,
     /// Events set aside.
     pub set_aside: u64,
 }
 
 impl Delivery {
-    /// The delivery of `sale` by this edge, of which no other has the name `edge`: 1 to 100 visible ASCII characters.
+    /// The delivery of `sale` by this edge. `edge` names the edge uniquely: 1 to 100 visible ASCII characters.
     #[must_use]
     pub fn new(
         sale: Arc<Sale>,
@@ -84,7 +84,7 @@ impl Delivery {
         poster: Arc<Poster>,
         edge: Arc<str>,
     ) -> Self {
-        // It is renewed when half of it is gone, and whoever posts has at least the time that a POST may take.
+        // The lease is renewed at half of its length, so it always outlasts one POST.
         let lease = 2 * (poster.timeout() + LEASE_SPARE);
         Self {
             sale,
@@ -98,7 +98,7 @@ impl Delivery {
         }
     }
 
-    /// Delivers until `shutdown` turns true; then ends the POST under way and gives the delivery to other edges.
+    /// Delivers until `shutdown` turns true; then finishes the POST under way and gives up the lease.
     pub async fn run(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
         let name = format!("sale {}: its delivery", self.sale.id());
         keep_running(&name, || Worker::new(Arc::clone(&self), shutdown.clone()).run()).await;
@@ -116,12 +116,12 @@ impl Delivery {
         &self.metrics
     }
 
-    /// How it stands, as far as this edge knows.
+    /// The state as far as this edge knows it.
     #[must_use]
     pub fn gauges(&self) -> Gauges {
         let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((epoch, progress)) = known else { return Gauges::default() };
-        // The gate hears of new entries more often than the delivery asks, above all while the receiver is down.
+        // The gate reads the log more often than the delivery does, above all while the receiver is down.
         let view = self.sale.view().filter(|view| view.epoch == epoch);
         let (version, now_ms) = view.map_or((0, 0), |view| (view.version, view.now_ms));
         let lag_entries = version.max(progress.version).saturating_sub(progress.delivered);
@@ -129,7 +129,7 @@ impl Delivery {
         Gauges { lag_entries, oldest_s: oldest_ms / 1_000, set_aside: progress.set_aside }
     }
 
-    /// All that the ledger knows of it; with the sale's epoch.
+    /// The state as the ledger has it, with the sale's epoch.
     ///
     /// # Errors
     /// Those of [`Outbox::delivery`], and [`LedgerError::Missing`] while the sale is not opened.
@@ -138,8 +138,8 @@ impl Delivery {
         Ok((epoch, self.outbox.delivery(self.key(), epoch).await?))
     }
 
-    /// Has all events that are set aside tried again, by whichever edge has the delivery; says how many. If this one
-    /// waits for a receiver that is down, it tries at once.
+    /// Retries all events that are set aside, at whichever edge has the lease; returns their number. If this edge waits
+    /// because the receiver is down, it retries at once.
     ///
     /// # Errors
     /// Those of [`Outbox::retry`], and [`LedgerError::Missing`] while the sale is not opened.
@@ -150,9 +150,9 @@ impl Delivery {
         Ok(count)
     }
 
-    /// Holds the ledger against the newest entry that the order service has heard of; a ledger that has no such entry
-    /// has lost it, and is fenced. An edge that has just started knows it from nobody else. Says whether the order
-    /// service could be asked.
+    /// Compares the ledger with the newest entry that the order service has received. A ledger without that entry has
+    /// lost it, and the sale is fenced. An edge that has just started has no other source. Returns whether the order
+    /// service answered.
     ///
     /// # Errors
     /// Those of the ledger; [`LedgerError::Fenced`] if it was behind.
@@ -163,7 +163,7 @@ impl Delivery {
             Err(KnownError::Unsupported(_)) => return Ok(true),
             Err(KnownError::Failed(_)) => return Ok(false),
         };
-        // Read afterwards: what was written meanwhile may have been delivered meanwhile, too.
+        // Read after the query: entries written meanwhile may have been delivered meanwhile.
         let view = self.sale.snapshot().await?;
         if view.epoch != epoch || newest <= view.version {
             return Ok(true);
@@ -179,7 +179,7 @@ impl Delivery {
         }
     }
 
-    /// What the order service knows of the sale of this epoch.
+    /// What the order service has recorded of the sale of this epoch.
     ///
     /// # Errors
     /// See [`KnownError`].
@@ -196,7 +196,7 @@ impl Delivery {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((epoch, progress));
     }
 
-    /// What was written down changes what is known until the ledger is asked again.
+    /// A recorded POST changes the known state until the ledger is asked again.
     fn learn_record(&self, record: &Record) {
         if let Some((_, progress)) = &mut *self.known.lock().unwrap_or_else(PoisonError::into_inner)
             && record.delivered > progress.delivered
@@ -207,7 +207,7 @@ impl Delivery {
     }
 }
 
-/// Runs a task to its end, anew whenever it panics: without it nothing would be delivered, and nobody would notice.
+/// Runs a task to its end and restarts it if it panics. Otherwise deliveries would stop without notice.
 async fn keep_running<F>(name: &str, start: impl Fn() -> F)
 where
     F: Future<Output = ()> + Send + 'static,

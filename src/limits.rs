@@ -1,12 +1,10 @@
-//! What one client address, and all of them together, may take: connections at a time and requests a second.
+//! Limits for one client address and for all clients together: concurrent connections and requests per second.
 //!
-//! Asked at the front door for every connection, and for every request wherever it is answered. What is not limited
-//! costs nothing; what is shares no lock between requests ([`rate`]), and one of a few between connections
-//! ([`connections`]).
+//! Checked at the front door for every connection, and for every request wherever it is answered. What is not limited
+//! costs nothing. Request limits share no lock ([`rate`]); connection limits use one of a few locks ([`connections`]).
 //!
-//! An address is the client's as [`crate::http::client`] found it; connections are counted by their other end, or by
-//! what that one says in a PROXY header, where it is believed. IPv6 clients have whole networks to choose from, so all
-//! of a /64 count as one.
+//! Requests are counted by the client address that [`crate::http::client`] finds; connections by their peer, or by the
+//! address in a trusted PROXY header. IPv6 clients have a whole network to choose from, so a /64 counts as one address.
 
 mod at_once;
 mod connections;
@@ -28,7 +26,7 @@ use rate::Rate;
 use crate::config;
 use crate::observe::telemetry::Counter;
 
-/// The limits of an edge, and what was refused by them.
+/// The limits of an edge and the counters of what they refused.
 #[derive(Debug)]
 pub struct Limits {
     connections: Arc<Connections>,
@@ -42,24 +40,24 @@ pub struct Limits {
     refused_of_routes: Counter,
 }
 
-/// What is counted of the limits.
+/// Counters of the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LimitCounters {
-    /// Connections that are open now.
+    /// Open connections.
     pub open: u64,
-    /// Connections refused because there were too many in all.
+    /// Connections refused by the total limit.
     pub refused_in_all: u64,
-    /// Connections refused because there were too many of their address.
+    /// Connections refused by the limit per address.
     pub refused_of_address: u64,
-    /// Requests answered 429.
+    /// Requests answered with 429.
     pub requests_refused: u64,
-    /// Connections that should have begun with a PROXY header, and did not.
+    /// Connections without the required PROXY header.
     pub headers_refused: u64,
     /// Connections whose TLS handshake failed.
     pub handshakes_failed: u64,
-    /// Requests answered 429 for what their route allows.
+    /// Requests answered with 429 by the limit of a route.
     pub refused_of_routes: u64,
-    /// Requests of addresses that may not ask.
+    /// Requests of addresses that are denied.
     pub requests_denied: u64,
 }
 
@@ -80,8 +78,8 @@ impl Limits {
         }
     }
 
-    /// From now on these hold instead of those `before`. Of what has not changed, everybody keeps what he has taken;
-    /// what has is counted from nothing, and connections that are open count in all, and for no address.
+    /// Replaces the limits. Unchanged limits keep their counts. Changed ones start from zero, and connections that are
+    /// open then count in total but for no address.
     pub fn replace(&self, before: &config::Limits, settings: &config::Limits) {
         let each = |limits: &config::Limits| (limits.requests_per_second, limits.burst);
         if each(before) != each(settings) {
@@ -93,25 +91,26 @@ impl Limits {
         self.connections.set_most(settings.connections);
     }
 
-    /// Whether one more connection may be served, of this address if addresses matter to it. It counts until what is
-    /// returned is dropped.
+    /// Whether one more connection may be served, of this address if it is known. The connection counts until the
+    /// returned guard is dropped.
     #[must_use]
     pub fn admit(&self, address: Option<IpAddr>) -> Option<ConnectionGuard> {
         self.counted(self.connections.admit(address))
     }
 
-    /// Whether a connection may still be served, now that its client's address is known. From then on it counts for it.
+    /// Whether a connection may still be served now that its client's address is known. From then on it counts for the
+    /// address.
     #[must_use]
     pub fn admit_as(&self, admitted: &mut ConnectionGuard, address: IpAddr) -> bool {
         self.counted(admitted.count_for(address)).is_some()
     }
 
-    /// A connection did not begin with the PROXY header that it should have.
+    /// Counts a connection without the required PROXY header.
     pub fn header_refused(&self) {
         self.headers_refused.add(1);
     }
 
-    /// A connection's TLS handshake failed.
+    /// Counts a failed TLS handshake.
     pub fn handshake_failed(&self) {
         self.handshakes_failed.add(1);
     }
@@ -125,13 +124,14 @@ impl Limits {
         None
     }
 
-    /// Whether one more request may be served; it counts if so.
+    /// Whether one more request may be served; counts it if so.
     #[must_use]
     pub fn take(&self, address: IpAddr) -> bool {
         self.decide(address, Rate::take)
     }
 
-    /// Whether one more request could be served, for whoever passes it on to where [`Limits::take`] is asked.
+    /// Whether one more request could be served, without counting it, for a request that is passed on to where
+    /// [`Limits::take`] decides.
     #[must_use]
     pub fn could_take(&self, address: IpAddr) -> bool {
         self.decide(address, Rate::has_some)
@@ -147,17 +147,17 @@ impl Limits {
         may
     }
 
-    /// LimitCounters a request of an address that may not ask.
+    /// Counts a request of an address that is denied.
     pub fn denied(&self) {
         self.requests_denied.add(1);
     }
 
-    /// LimitCounters a request that was refused for what its route allows.
+    /// Counts a request that a route's limit refused.
     pub fn refused_of_route(&self) {
         self.refused_of_routes.add(1);
     }
 
-    /// What was counted so far.
+    /// The counters so far.
     #[must_use]
     pub fn counts(&self) -> LimitCounters {
         LimitCounters {
@@ -178,11 +178,11 @@ fn rate(settings: &config::Limits) -> Option<Arc<Rate>> {
     is_limited.then(|| Arc::new(Rate::new(settings.requests_per_second, settings.burst)))
 }
 
-/// What addresses are told apart by: all of an IPv4 address, the network (/64) of an IPv6 address.
+/// The key of an address: the whole IPv4 address, or the /64 network of an IPv6 address.
 pub fn key(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(address) => u64::from(address.to_bits()),
-        // No network of IPv6 begins with 32 zero bits, except those that stand for IPv4 and are taken above.
+        // No IPv6 network begins with 32 zero bits, except those that map IPv4 and are handled above.
         IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
     }
 }

@@ -1,8 +1,8 @@
-//! The one place where everything is wired together, started, changed and stopped.
+//! Wires everything together; starts, changes and stops the edge.
 //!
-//! Pingora's proxy runs here without Pingora's `Server`: that one sleeps through its whole grace period even when
-//! nothing is under way, and stays up serving nothing when a port cannot be bound. What it would do otherwise,
-//! accepting connections and telling them to stop, is the front door's.
+//! Pingora's proxy runs here without Pingora's `Server`, which sleeps through its whole grace period even when nothing
+//! is under way and keeps running without service when a port cannot be bound. The front door does the rest of its
+//! work: it accepts connections and stops them.
 
 mod public;
 mod reloader;
@@ -49,21 +49,21 @@ use crate::traffic::entrance::Entrance;
 use crate::traffic::rules::{BuildError, Rules};
 use crate::upstream::Upstream;
 
-/// How long background work may take to end after it was told to.
+/// How long background work may take to end after it was told to stop.
 const BACKGROUND_END: Duration = Duration::from_secs(1);
 
-/// Reloads and upgrades that may wait for their turn.
+/// The most reloads and upgrades that may wait.
 const PROCESS_COMMANDS_MAX: usize = 4;
 
-/// Why an edge did not start, or did not go on.
+/// Why an edge did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address cannot be listened on.
+    /// Cannot listen on an address.
     #[error("listen {address}: {}", sockets::bind_trouble(*address, source))]
     Bind {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// Something that the settings name cannot be used.
@@ -80,7 +80,7 @@ pub enum StartError {
         /// What the ledger said.
         source: LedgerError,
     },
-    /// Deliveries cannot be signed.
+    /// The delivery secret cannot be used.
     #[error("delivery.secret_file: {path}: {source}")]
     Secret {
         /// The file.
@@ -88,7 +88,7 @@ pub enum StartError {
         /// What is wrong with it.
         source: SecretError,
     },
-    /// A stat log cannot be written.
+    /// Cannot write a stat log.
     #[error("sales.{sale}.stat_log: {path}: {source}")]
     StatLog {
         /// The sale's id.
@@ -98,32 +98,32 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
-    /// A log cannot be written.
+    /// Cannot write a log.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// Traces cannot be sent.
+    /// Cannot send traces.
     #[error("tracing.endpoint: {0}")]
     Tracing(String),
-    /// No threads, or no signals.
+    /// Cannot create threads or signal handlers.
     #[error("cannot create threads or signal handlers: {0}")]
     System(#[from] io::Error),
-    /// It was told to stop before it had started.
+    /// A signal came before the start was complete.
     #[error("stopped before the start was complete")]
     Stopped,
-    /// The process that it was to follow went on alone.
+    /// The old process continued without this one.
     #[error("upgrade aborted: the old process exited or cancelled the handover: {0}")]
     Follow(String),
-    /// The public listeners ended without being told to.
+    /// The public listeners ended unexpectedly.
     #[error("the public listeners ended unexpectedly; see the log lines above")]
     ListenersEnded,
 }
 
 /// Runs an edge until it is told to stop.
 ///
-/// SIGTERM: it says that it is not ready and, after the shutdown delay, accepts no more connections; requests under way
-/// are finished, and the edge ends as soon as they are, at the latest after the shutdown grace. SIGINT: it ends at
-/// once. SIGHUP: `read` is asked for the configuration again. SIGUSR1: logs are opened again, for whoever has moved
-/// them away. SIGUSR2: the program is started again, and when that one is ready, this one ends as by SIGTERM.
+/// SIGTERM: report not ready and, after the shutdown delay, accept no more connections; finish requests under way and
+/// stop as soon as they are done, at the latest after the shutdown grace. SIGINT: stop at once. SIGHUP: reload the
+/// configuration through `read`. SIGUSR1: reopen the logs after rotation. SIGUSR2: start the program again; once the
+/// new process is ready, stop as with SIGTERM.
 ///
 /// # Errors
 ///
@@ -140,44 +140,44 @@ pub fn run(config: Config, read: Read) -> Result<(), StartError> {
     Ok(())
 }
 
-/// An edge at work.
+/// A running edge.
 pub(crate) struct Edge {
-    /// Carries the public listeners and all requests.
+    /// Runs the public listeners and all requests.
     traffic: Runtime,
-    /// Carries what must go on when traffic takes every thread, and must end after it.
+    /// Runs what must continue when traffic occupies every thread, and must end after it.
     background: Runtime,
     signals: Signals,
-    /// What the control listener was asked for.
+    /// Commands from the control listener.
     process_commands: mpsc::Receiver<ProcessCommand>,
-    /// Open for as long as anybody may be accepted by this edge, or by one that follows.
+    /// Open as long as this edge or its successor may accept connections.
     sockets: Option<Sockets>,
     service: Service,
     logs: Logs,
     public: Public,
     reloader: Reloader,
     control: ControlListener,
-    /// It says that it is not ready.
+    /// True once the edge reports not ready.
     leaving: Arc<AtomicBool>,
-    /// Another edge has taken its place.
+    /// True once another process has taken over.
     is_followed: bool,
-    /// A ledger that no two edges can have at a time.
+    /// A ledger that only one process can have open.
     embedded: Option<Arc<EmbeddedLedger>>,
-    /// Tells the background to stop.
+    /// Stops the background work.
     shutdown: watch::Sender<bool>,
-    /// Ends when the last delivery has given itself to other edges.
+    /// Closed when the last delivery has given up its lease.
     deliveries: mpsc::Receiver<Infallible>,
-    /// How long that may take: as long as one POST, and a little more.
+    /// How long that may take: one POST and a little more.
     deliveries_end: Duration,
 }
 
-/// The control listener at work.
+/// The running control listener.
 struct ControlListener {
     task: JoinHandle<()>,
     stop: watch::Sender<bool>,
 }
 
 impl Edge {
-    /// Starts everything. `read` gives the configuration anew, for reloads.
+    /// Starts everything. `read` reads the configuration for reloads.
     pub(crate) fn start(config: Config, read: Read) -> Result<Self, StartError> {
         process::begin();
         if let Some(settings) = &config.tracing {
@@ -203,7 +203,7 @@ impl Edge {
         let (opened, turn) = match opened.unwrap_or(Err(StartError::Stopped)) {
             Ok(opened) => opened,
             Err(error) => {
-                // Dropped as it is, the runtime would wait for a log that is still being read.
+                // A plain drop of the runtime would wait for a log that is still being read.
                 background.shutdown_background();
                 return Err(error);
             }
@@ -245,7 +245,7 @@ impl Edge {
         let addresses: Vec<_> = config.listen.iter().map(|listener| listener.address.to_string()).collect();
         log::info!("ready: listening on {}; control on {}", addresses.join(", "), config.control.listen);
         match turn {
-            // The supervisor hears of this process from the one that it follows.
+            // systemd learns of this process from the old one.
             Some(turn) => traffic.block_on(turn.ready()),
             None => tell_supervisor(&[NotifyState::Ready]),
         }
@@ -271,7 +271,7 @@ impl Edge {
         })
     }
 
-    /// Waits for the end, and meanwhile reloads and upgrades as it is asked to.
+    /// Waits for the end; meanwhile performs reloads and upgrades.
     fn until_stopped(&mut self) -> Result<StopMode, StartError> {
         loop {
             let Self { traffic, signals, process_commands, public, .. } = self;
@@ -281,7 +281,7 @@ impl Edge {
                     () = public.ended() => Err(StartError::ListenersEnded),
                 }
             })?;
-            // Whoever asked may have left; it is done all the same.
+            // The caller may be gone; the command is performed all the same.
             match event {
                 Event::End(mode) => return Ok(mode),
                 Event::Reopen => self.logs.reopen(),
@@ -303,8 +303,7 @@ impl Edge {
         }
     }
 
-    /// Works by the configuration as it is now, if that is in order. If a signal stops the edge meanwhile, gives how
-    /// instead.
+    /// Reloads the configuration if it has no error. If a signal stops the edge meanwhile, returns the stop mode.
     fn reload(&mut self) -> Result<Result<Report, String>, StopMode> {
         let Self { traffic, signals, reloader, .. } = self;
         let outcome = traffic.block_on(signals.unless_stopped(reloader.reload()))?;
@@ -315,11 +314,11 @@ impl Edge {
         Ok(outcome)
     }
 
-    /// Has another process follow this one: its number, or why it does not. If a signal stops the edge meanwhile, gives
-    /// how instead.
+    /// Starts a new process and hands over to it; returns its process id, or why it failed. If a signal stops the edge
+    /// meanwhile, returns the stop mode.
     fn upgrade(&mut self) -> Result<Result<u32, String>, StopMode> {
         if std::process::id() == 1 {
-            // Whatever it starts ends with it, and with the container.
+            // As process 1, everything it starts ends with it, and with the container.
             let why = "an edge that is process 1 of a container cannot be followed: start a new container beside it";
             log::error!("upgrade failed: {why}");
             return Ok(Err(why.to_owned()));
@@ -332,7 +331,7 @@ impl Edge {
             let mut next = Successor::start(&sockets).map_err(|error| format!("it cannot be started: {error}"))?;
             next.checked().await?;
             if let Some(ledger) = embedded {
-                // Whoever connects waits at the socket, which stays open, until the next edge has the ledger.
+                // New connections wait at the socket, which stays open, until the next edge has the ledger.
                 leaving.store(true, Ordering::Relaxed);
                 public.close();
                 if !public.gone(grace).await {
@@ -345,7 +344,7 @@ impl Edge {
             next.let_go();
             Ok::<_, String>(id)
         };
-        // Dropped, it ends the other process, so that the ledger is nobody's.
+        // Dropping it ends the new process, so that no process has the ledger.
         let outcome = traffic.block_on(signals.unless_stopped(handing_over));
         match &outcome {
             Ok(Ok(id)) => {
@@ -362,7 +361,7 @@ impl Edge {
         outcome
     }
 
-    /// Goes on after an upgrade that came to nothing.
+    /// Continues after a failed upgrade.
     fn resume(&mut self) {
         self.take_ledger_back();
         if self.leaving.load(Ordering::Relaxed) {
@@ -370,7 +369,7 @@ impl Edge {
             let _within = self.traffic.enter();
             match Public::open(&self.service, sockets) {
                 Ok(public) => self.public = public,
-                // The listeners that were closed have ended, which ends the edge.
+                // The closed listeners have ended, which ends the edge.
                 Err(error) => log::error!("cannot reopen the public listeners: {error}"),
             }
             self.leaving.store(false, Ordering::Relaxed);
@@ -389,11 +388,11 @@ impl Edge {
         self.reloader.config().shutdown_grace
     }
 
-    /// Says that it is not ready, and goes on as usual for as long as others need to hear it. Another signal makes that
-    /// shorter: it says how to end then.
+    /// Reports not ready and continues to serve for `shutdown.delay`. Another signal shortens the delay and decides the
+    /// stop mode.
     fn leave(&mut self) -> StopMode {
         if self.is_followed {
-            // The one that follows is asked now, and says that it is ready.
+            // The new process answers readiness checks now.
             return StopMode::Graceful;
         }
         self.leaving.store(true, Ordering::Relaxed);
@@ -409,18 +408,18 @@ impl Edge {
             .unwrap_or(StopMode::Graceful)
     }
 
-    /// Stops accepting, and waits until all connections are gone or `grace` is over, and the deliveries have ended the
-    /// POST under way; not after SIGINT.
+    /// Stops accepting; waits until all connections are gone or `grace` is over, and until the deliveries have finished
+    /// the POST under way. SIGINT ends the wait.
     pub(crate) fn finish(&mut self, grace: Duration) {
         log::info!("stopping: waiting up to {grace:?} for requests under way");
         self.leaving.store(true, Ordering::Relaxed);
         if self.is_followed {
-            // Its sockets are another's now; whoever asks there is answered by that one.
+            // The new process has the sockets and answers new connections.
             self.control.close(&self.traffic);
         }
         self.public.close();
         self.sockets = None;
-        // Nobody listening any more is as good.
+        // It does not matter if no task listens any more.
         let _ = self.shutdown.send(true);
         let Self { traffic, signals, public, deliveries, deliveries_end, .. } = self;
         let gone = async { tokio::join!(public.gone(grace), timeout(*deliveries_end, deliveries.recv())) };
@@ -436,7 +435,7 @@ impl Edge {
         self.control.close(&self.traffic);
     }
 
-    /// Cuts what is left.
+    /// Ends everything that is left.
     pub(crate) fn end(self) {
         let _ = self.shutdown.send(true);
         self.traffic.shutdown_background();
@@ -446,7 +445,7 @@ impl Edge {
     }
 }
 
-/// Opens the ledger and every sale, when it is this edge's turn.
+/// Opens the ledger and every sale, once the old process has closed them.
 async fn open_in_turn(
     predecessor: Option<Predecessor>,
     background: &Runtime,
@@ -477,17 +476,17 @@ impl ControlListener {
         Self { task, stop }
     }
 
-    /// Accepts nothing more, and gives what is under way a little time.
+    /// Accepts no more calls and gives those under way a little time.
     fn close(&mut self, runtime: &Runtime) {
         let _ = self.stop.send(true);
         if !self.task.is_finished() {
-            // What takes longer is cut with the rest.
+            // Calls that take longer are cut off.
             let _ = runtime.block_on(async { timeout(BACKGROUND_END, &mut self.task).await });
         }
     }
 }
 
-/// Tells systemd, if it is the supervisor and wants to know (`Type=notify`).
+/// Notifies systemd if it is the supervisor and expects it (`Type=notify`).
 fn tell_supervisor(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         log::warn!("cannot notify systemd: {error}");

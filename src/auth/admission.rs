@@ -1,9 +1,9 @@
-//! Admission tokens: whoever buys has to bring one that the shop made for this sale, for a time, and perhaps for this
-//! buyer alone. Docs: docs/integrating/admission.md.
+//! Admission tokens: a purchase needs a token that the shop issued for this sale, for a period, and optionally for one
+//! buyer. See docs/integrating/admission.md.
 //!
-//! A token is `v1.WHOM.FROM.UNTIL.MAC`. WHOM is `any` or `own`, FROM and UNTIL are seconds since 1970, and MAC is 64
-//! hexadecimal digits: HMAC-SHA256 (RFC 2104) of everything in front of its dot, a line's end and the sale's id, and
-//! for `own` another line's end and the buyer's id.
+//! A token is `v1.WHOM.FROM.UNTIL.MAC`. WHOM is `any` or `own`, FROM and UNTIL are Unix times in seconds, and MAC is 64
+//! hexadecimal digits: HMAC-SHA256 (RFC 2104) of everything before its dot, a line feed and the sale's id, and for
+//! `own` another line feed and the buyer's id.
 
 use std::fmt::Write;
 
@@ -12,47 +12,47 @@ use sha2::Sha256;
 
 use crate::auth::secret::Secret;
 
-/// The header that it comes in.
+/// The header that carries it.
 pub const HEADER: &str = "X-Admission";
-/// The query parameter that it may come in instead.
+/// The query parameter that may carry it instead.
 pub const PARAMETER: &str = "admission";
 
-/// What a token is made for.
+/// The content of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pass<'a> {
     /// The sale's id.
     pub sale: &'a str,
-    /// The only buyer who may use it, if there is one; 1 to 128 bytes.
+    /// The only buyer who may use it, if any; 1 to 128 bytes.
     pub buyer: Option<&'a str>,
-    /// The first second in which it admits, since 1970.
+    /// The first second of its validity, as a Unix time.
     pub from_s: u64,
-    /// The first second in which it admits no longer.
+    /// The first second after its validity.
     pub until_s: u64,
 }
 
-/// Why somebody is not admitted.
+/// Why a purchase is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AdmissionRefusal {
     /// There is no token.
     #[error("an admission token is missing")]
     Missing,
-    /// It is no token of ours for this sale and this buyer.
+    /// The token is not valid for this sale and buyer.
     #[error("the admission token is not valid for this sale and buyer")]
     Invalid,
-    /// Its time comes after so many seconds.
+    /// The token is not valid for this many seconds yet.
     #[error("the admission token is not valid for another {0} seconds")]
     Early(u64),
-    /// Its time is over.
+    /// The token has expired.
     #[error("the admission token has expired")]
     Expired,
 }
 
-/// The keys that tokens of a sale may be made with: the present one, and others while they are replaced.
+/// The keys that may sign tokens of a sale: the present one, and others during a key change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keys(pub Vec<Secret>);
 
 impl Pass<'_> {
-    /// The token.
+    /// Creates the token.
     #[must_use]
     pub fn sign(&self, key: &Secret) -> String {
         let whom = if self.buyer.is_some() { "own" } else { "any" };
@@ -68,10 +68,10 @@ impl Pass<'_> {
 }
 
 impl Keys {
-    /// Whether a token lets `buyer` buy at this sale now.
+    /// Checks whether a token admits `buyer` to this sale now.
     ///
     /// # Errors
-    /// Why not.
+    /// Why it does not.
     pub fn check(
         &self,
         token: Option<&str>,
@@ -92,7 +92,7 @@ impl Keys {
             _ => return Err(AdmissionRefusal::Invalid),
         };
         let given = digest(mac_hex).ok_or(AdmissionRefusal::Invalid)?;
-        // In a time that says nothing of where the two differ.
+        // In constant time.
         let is_ours = |key| mac(key, signed, sale, buyer).verify_slice(&given).is_ok();
         match () {
             () if !self.0.iter().any(is_ours) => Err(AdmissionRefusal::Invalid),
@@ -115,14 +115,14 @@ fn mac(key: &Secret, signed: &str, sale: &str, buyer: Option<&str>) -> Hmac<Sha2
     mac
 }
 
-/// Digits alone, and not so many that they are more than a number.
+/// Digits only, and few enough for a number.
 fn seconds(text: Option<&str>) -> Option<u64> {
     let text = text?;
     let is_number = (1..=15).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_number)
 }
 
-/// 64 hexadecimal digits, small ones.
+/// 64 lower-case hexadecimal digits.
 fn digest(hex: &str) -> Option<[u8; 32]> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -185,7 +185,7 @@ mod tests {
             }
             assert_eq!(check(&any, "ticket", None, FROM - 7), Err(AdmissionRefusal::Early(7)));
             assert_eq!(check(&any, "ticket", None, UNTIL), Err(AdmissionRefusal::Expired));
-            // Who cannot use it is not told about its time.
+            // The validity is only reported to those who may use the token.
             assert_eq!(check(&own, "ticket", Some("bob"), UNTIL), Err(AdmissionRefusal::Invalid));
         }
         assert_eq!(keys().check(None, "ticket", None, FROM), Err(AdmissionRefusal::Missing));

@@ -1,4 +1,4 @@
-//! One certificate with its key, as files have them.
+//! A certificate with its key, read from files.
 
 use std::fmt;
 use std::io;
@@ -13,27 +13,27 @@ use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// From when on a certificate that will end is worth a warning.
+/// How long before its expiry a certificate gets a warning.
 const SOON: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Where a certificate and its key are, both in PEM.
+/// The files of a certificate and its key, both in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// The certificate, and behind it those that vouch for it.
+    /// The certificate, followed by its intermediate certificates.
     pub certificate: PathBuf,
     /// The private key, without a passphrase.
     pub key: PathBuf,
 }
 
-/// A certificate, those that vouch for it, and its key.
+/// A certificate, its chain and its key.
 #[derive(Debug)]
 pub struct Certificate {
-    /// What rustls shows.
+    /// The form that rustls uses.
     pub shown: Arc<CertifiedKey>,
-    /// The names that it is for, in lower case; a wildcard is `*.` and what it stands before.
+    /// Its names in lower case; a wildcard begins with `*.`.
     pub names: Vec<String>,
     not_before: SystemTime,
-    /// Until when it is valid.
+    /// Its expiry.
     pub not_after: SystemTime,
 }
 
@@ -42,7 +42,7 @@ pub struct Certificate {
 pub struct CertificateError {
     /// The setting that names the file: `certificate` or `key`.
     pub setting: &'static str,
-    /// What is wrong. Never a part of the key.
+    /// What is wrong. Never contains part of the key.
     pub what: String,
     path: PathBuf,
 }
@@ -54,10 +54,10 @@ impl fmt::Display for CertificateError {
 }
 
 impl Certificate {
-    /// Reads a certificate and its key, both in PEM. Certificates that vouch for it stand behind it in the same file.
+    /// Reads a certificate and its key, both in PEM. Intermediate certificates follow in the same file.
     ///
     /// # Errors
-    /// If a file cannot be read or is not what it should be, or the key is that of another certificate.
+    /// If a file cannot be read or is not valid, or the key belongs to another certificate.
     pub fn read(files: &CertificateFiles) -> Result<Self, CertificateError> {
         let of_certificate =
             |what: String| CertificateError { setting: "certificate", what, path: files.certificate.clone() };
@@ -92,7 +92,7 @@ impl Certificate {
         Ok(Self { shown: Arc::new(shown), names, not_before, not_after })
     }
 
-    /// What clients may not like about it at this time.
+    /// Why clients may reject it at this time, or will soon.
     #[must_use]
     pub fn trouble_at(&self, now: SystemTime) -> Option<String> {
         if now < self.not_before {
@@ -113,7 +113,7 @@ fn not_pem(error: &pem::Error) -> String {
     format!("is not PEM: {error}")
 }
 
-/// Times before 1970 are taken for 1970.
+/// Times before 1970 count as 1970.
 fn time(timestamp: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(timestamp).unwrap_or(0))
 }

@@ -1,12 +1,12 @@
-//! Who buys, as a token proves it: a JSON Web Token (RFC 7519), signed by a key that the settings name.
+//! Proves the buyer by a JSON Web Token (RFC 7519) that is signed with a key from the settings.
 //!
-//! A token is good if one of our keys signed it, with the algorithm that the key is for and that the settings allow, if
-//! it is meant for us (`aud`, and `iss` if the settings say it), and if its time has come (`nbf`) and is not over
-//! (`exp`, which it must have). Every key belongs to one algorithm from the moment it is read, so a token cannot have
-//! its signature checked in a way that the key was not made for: a public key is never a secret. A token that demands
-//! to be understood in a way that we do not know (`crit`) is refused (RFC 8725 has the attacks).
+//! A token is valid if one of our keys signed it, with the algorithm that belongs to the key and that the settings
+//! allow; if it is meant for us (`aud`, and `iss` if the settings name issuers); and if the present time is between
+//! `nbf` and `exp` (`exp` is required). A key is bound to one algorithm when it is read, so a public key can never be
+//! used as an HMAC secret. A token with a critical header that we do not understand (`crit`) is refused (RFC 8725
+//! describes the attacks).
 //!
-//! The library checks form, signature, times and audience; its cryptography is that of aws-lc-rs.
+//! The library checks form, signature, times and audience; aws-lc-rs does the cryptography.
 
 mod keys;
 
@@ -21,44 +21,44 @@ pub use keys::{Algorithm, Key, KeyError};
 
 use crate::ledger::buyer::is_buyer;
 
-/// What a token has to be.
+/// The requirements for a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRules {
-    /// Whose signatures count.
+    /// The trusted keys.
     pub keys: Vec<Key>,
-    /// Who may have made it; empty: whoever has one of the keys.
+    /// The accepted issuers; empty accepts any issuer.
     pub issuers: Vec<String>,
-    /// For whom it may be meant; at least one.
+    /// The accepted audiences; at least one.
     pub audiences: Vec<String>,
-    /// By how much clocks may differ.
+    /// The tolerated clock difference.
     pub leeway: Duration,
-    /// The claim that holds the buyer's id.
+    /// The claim that contains the buyer's id.
     pub claim: String,
 }
 
-/// Why a token is not believed.
+/// Why a token is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenError {
-    /// It is no token, or has a header that we may not ignore.
+    /// It is not a token, or has a critical header that we do not understand.
     Malformed,
-    /// None of our keys is the one that it names, or is for its algorithm.
+    /// None of our keys has its key id and algorithm.
     Key,
-    /// Its signature is not that of our key.
+    /// Its signature does not match.
     Signature,
-    /// Its time is over.
+    /// It has expired.
     Expired,
-    /// Its time has not come.
+    /// It is not valid yet.
     Early,
-    /// Somebody else made it.
+    /// Its issuer is not accepted.
     Issuer,
-    /// It is for somebody else.
+    /// Its audience is not accepted.
     Audience,
-    /// It lacks the buyer's id, or another claim, or has one that makes no sense.
+    /// The buyer's id or another required claim is missing or invalid.
     Claim,
 }
 
 impl TokenError {
-    /// In a word, for whoever sent it.
+    /// The reason as a word, for the client.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -81,7 +81,7 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// One that checks by these rules.
+    /// A verifier with these rules.
     #[must_use]
     pub fn new(rules: &TokenRules) -> Self {
         let prepare = |key: &Key| {
@@ -100,12 +100,12 @@ impl Verifier {
         Self { keys: rules.keys.iter().map(prepare).collect(), claim: rules.claim.clone() }
     }
 
-    /// The buyer whom a token proves.
+    /// The buyer that a token proves.
     ///
     /// # Errors
-    /// Why it proves nobody.
+    /// Why the token is not valid.
     pub fn buyer(&self, token: &str) -> Result<String, TokenError> {
-        // An algorithm that nobody knows, `none` above all, is no header at all.
+        // An unknown algorithm, `none` above all, makes the header invalid.
         let header = decode_header(token).map_err(|_| TokenError::Malformed)?;
         if header.crit.is_some() {
             return Err(TokenError::Malformed);
@@ -127,7 +127,7 @@ impl Verifier {
         Err(fault)
     }
 
-    /// The buyer whom a token names, proven by nothing: whom [`Verifier::buyer`] would give if it is good.
+    /// The buyer that a token claims, unverified: the one that [`Verifier::buyer`] would return if the token is valid.
     #[must_use]
     pub fn claimed(&self, token: &str) -> Option<String> {
         self.id(&insecure_decode_claims(token).ok()?)

@@ -1,4 +1,4 @@
-//! The secret that edges and order service share, in a file.
+//! Secrets in files, such as the one that edges and order service share.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -6,26 +6,26 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::{fmt, process};
 
-/// What signs deliveries. Its bytes are those of the file's text, without white space around them.
+/// A secret: the text of its file without surrounding white space.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
-/// Why a file gives no secret.
+/// Why a file does not contain a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// It is no secret, or a poor one.
+    /// Its content is not a secret, or a weak one.
     #[error("must contain 16 to 256 visible ASCII characters (its content is not shown because it may be a secret)")]
     Unfit,
-    /// The system does not give it.
+    /// The system cannot read it.
     #[error("cannot be read: {0}")]
     Unreadable(io::Error),
-    /// There is none, and it cannot be made.
+    /// It does not exist and cannot be created.
     #[error("cannot be created: {0}")]
     Unmakeable(io::Error),
 }
 
 impl Secret {
-    /// A secret of this text, white space around it left out; 16 to 256 visible ASCII characters.
+    /// A secret from this text without surrounding white space; 16 to 256 visible ASCII characters.
     #[must_use]
     pub fn of(text: &str) -> Option<Self> {
         let text = text.trim();
@@ -48,7 +48,8 @@ impl Secret {
         }
     }
 
-    /// The secret in this file, which is made if it is missing: 32 random bytes in hexadecimal, for its owner alone.
+    /// The secret in this file. If the file is missing, it is created: 32 random bytes in hexadecimal, readable by the
+    /// owner only.
     ///
     /// # Errors
     /// See [`SecretError`].
@@ -59,7 +60,7 @@ impl Secret {
         if make(path).map_err(SecretError::Unmakeable)? {
             log::info!("{}: created a new secret; give the order service a copy", path.display());
         }
-        // Another process may have been faster; what the file holds is what all of them use.
+        // Another process may have been faster; all use what the file contains.
         Self::read(path)?.ok_or_else(|| SecretError::Unmakeable(io::ErrorKind::NotFound.into()))
     }
 
@@ -76,8 +77,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The file gets its name when it is whole, so that nobody reads half a secret; one that is there is never replaced.
-/// Says whether it was not there.
+/// The file gets its name once it is complete, so no process reads half a secret; an existing file is never replaced.
+/// Returns whether it did not exist.
 fn make(path: &Path) -> io::Result<bool> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;

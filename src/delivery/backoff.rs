@@ -1,31 +1,31 @@
-//! How long to wait before something that failed is tried again.
+//! Time to wait before a retry.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Twice as long after every failure, from 100 ms to 30 s, each time less by up to a half, so that those who failed
-/// together do not come back together ("equal jitter").
+/// Doubles after every failure, from 100 ms to 30 s, each time shortened at random by up to a half, so that edges that
+/// failed together do not retry together ("equal jitter").
 #[derive(Debug, Default)]
 pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// One more failure; `random` is 0 to 1.
+    /// Records a failure; `random` is 0 to 1.
     pub fn failed(&mut self, random: f64) -> Duration {
         let whole = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
         whole / 2 + (whole / 2).mul_f64(random.clamp(0.0, 1.0))
     }
 
-    /// It worked; the next failure is the first again. Says whether there had been any.
+    /// Resets after a success. Returns whether there had been a failure.
     pub fn succeeded(&mut self) -> bool {
         std::mem::take(&mut self.failures) > 0
     }
 
-    /// How often it failed since it worked last.
+    /// Failures since the last success.
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.failures

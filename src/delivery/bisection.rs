@@ -1,23 +1,23 @@
-//! Finds the events that a receiver refuses: a batch that it refuses is cut in two, and each half is tried by itself.
+//! Finds the events that a receiver refuses: splits a refused batch in two and tries each half.
 
 use std::ops::Range;
 
-/// What is still to be posted of a row of events, in their order; without I/O.
+/// The events still to be posted, in order; without I/O.
 #[derive(Debug)]
 pub struct Bisection {
-    /// The next range is the last.
+    /// Ranges to post; the last one is next.
     left: Vec<Range<usize>>,
 }
 
 impl Bisection {
-    /// All `count` events, untried.
+    /// All `count` events, not tried yet.
     #[must_use]
     pub fn of(count: usize) -> Self {
         Self { left: Vec::from_iter((count > 0).then_some(0..count)) }
     }
 
-    /// The events to be posted next; none if all were taken or set aside. `fitting` says how many of a range, from its
-    /// first on, go into one POST, at least one.
+    /// The events to post next; none if all were accepted or set aside. `fitting` says how many events of a range, from
+    /// its first on, fit into one POST, at least one.
     pub fn next(&mut self, fitting: impl FnOnce(Range<usize>) -> usize) -> Option<Range<usize>> {
         let range = self.left.pop()?;
         let end = range.start + fitting(range.clone()).clamp(1, range.len());
@@ -29,13 +29,13 @@ impl Bisection {
         Some(next)
     }
 
-    /// The events that [`Self::next`] gave are done with.
+    /// Removes the events that [`Self::next`] returned.
     pub fn done(&mut self) {
         self.left.pop();
     }
 
-    /// The events that [`Self::next`] gave are refused. Says whether it is a single one, which then is still the next;
-    /// otherwise its first half is the next.
+    /// Records that the events that [`Self::next`] returned were refused. Returns true if it was a single event, which
+    /// then is still next; otherwise its first half is next.
     pub fn refused(&mut self) -> bool {
         let Some(range) = self.left.pop() else { return false };
         let alone = range.len() == 1;
@@ -56,8 +56,8 @@ mod tests {
 
     use super::*;
 
-    /// Posts `count` events to a receiver that refuses every batch with one of `poison` in it. Gives what it took, what
-    /// was set aside, and the number of POSTs.
+    /// Posts `count` events to a receiver that refuses every batch that contains one of `poison`. Returns the accepted
+    /// events, the ones set aside, and the number of POSTs.
     fn deliver(count: usize, fitting: usize, poison: &[usize]) -> (Vec<usize>, Vec<usize>, usize) {
         let (mut taken, mut aside, mut posts) = (Vec::new(), Vec::new(), 0);
         let mut bisection = Bisection::of(count);

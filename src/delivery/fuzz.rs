@@ -1,11 +1,11 @@
-//! What holds of every entry of a log, whatever a damaged ledger says in it.
+//! Invariants of every log entry, even one read from a damaged ledger.
 
 use serde_json::Value;
 
 use super::wire;
 use crate::ledger::LogEntry;
 
-/// Its events are JSON that says which entry they are of, and fit into POSTs.
+/// The events are JSON with the number of their entry, and they fit into POSTs.
 pub(crate) fn can_be_told(entry: &LogEntry) {
     let events = wire::events(entry);
     let fitting = wire::fitting("ticket", 1, &events);

@@ -1,4 +1,4 @@
-//! What the order service knows of a sale, asked page by page: it may know more than a ledger that has lost something.
+//! Queries what the order service has recorded of a sale, page by page: it may have more than a ledger that lost data.
 
 use std::collections::HashMap;
 
@@ -10,19 +10,19 @@ use super::post::{Poster, QueryOutcome};
 use crate::ledger::reconcile::Witness;
 use crate::ledger::{Order, OrderId, OrderState, PaymentId, ReleaseReason};
 
-/// Orders of one page.
+/// Orders per page.
 const PAGE: usize = 1_000;
 
-/// The most pages; ten million orders.
+/// The most pages: ten million orders.
 const PAGES_MAX: usize = 10_000;
 
-/// Why an order service does not say what it knows.
+/// Why the order service gives no answer to the query.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KnownError {
-    /// It does not offer that.
+    /// It does not support the query.
     #[error("the order service does not support this query ({0})")]
     Unsupported(String),
-    /// It cannot be asked now, or what it says cannot be read.
+    /// It does not answer, or its answer cannot be read.
     #[error("the order service does not answer: {0}")]
     Failed(String),
 }
@@ -61,7 +61,7 @@ impl Row {
 }
 
 impl Poster {
-    /// The newest log entry that the order service has heard of, of whichever sale has had this id; 0 for none.
+    /// The newest log entry that the order service has received, of any sale with this id; 0 for none.
     ///
     /// # Errors
     /// See [`KnownError`].
@@ -70,12 +70,12 @@ impl Poster {
     }
 }
 
-/// The newest entry that it has heard of, of the sale of this epoch or of any that had this id; 0 for none.
+/// The newest entry that it has received, of the sale of this epoch or of any with this id; 0 for none.
 pub(super) async fn newest(poster: &Poster, sale: &str, epoch: Option<u64>) -> Result<u64, KnownError> {
     Ok(page(poster, sale, epoch, None, 0).await?.seq)
 }
 
-/// Everything.
+/// All orders.
 pub(super) async fn all(poster: &Poster, sale: &str, epoch: u64) -> Result<Witness, KnownError> {
     let mut witness = Witness { name: "the order service", ..Witness::default() };
     let mut orders = HashMap::new();
@@ -90,7 +90,7 @@ pub(super) async fn all(poster: &Poster, sale: &str, epoch: u64) -> Result<Witne
             }
             after = Some(row.order_id);
             let (id, seq) = (row.order_id, row.seq);
-            // A payment that is not named cannot be told from another.
+            // Without an id, a payment cannot be told apart from another.
             if row.state == OrderState::Paid && row.payment.is_none() {
                 return Err(KnownError::Failed(format!("order {id} is PAID by no payment")));
             }
@@ -115,7 +115,7 @@ async fn page(
     let question = json!({ "sale": sale, "epoch": epoch, "after": after, "limit": limit });
     match poster.ask("/orders", &question.to_string()).await {
         QueryOutcome::Answered(body) => {
-            // Some answer 2xx to whatever they are sent.
+            // Some servers answer 2xx to anything.
             serde_json::from_slice(&body).map_err(|error| KnownError::Unsupported(format!("its answer: {error}")))
         }
         QueryOutcome::Refused(why) => Err(KnownError::Unsupported(why)),

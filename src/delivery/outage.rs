@@ -1,20 +1,20 @@
-//! When it is worth a line in the log that deliveries fail, and that they do not any more.
+//! Decides when the log gets a line that deliveries fail, and when one that they work again.
 
 use std::time::{Duration, Instant};
 
-/// A receiver that fails now and then is told of no more often than this.
+/// The shortest time between two lines about a receiver that fails now and then.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// The failures between two successes: one line when they begin, one when they are over.
+/// The failures between two successes: one line at the beginning, one at the end.
 #[derive(Debug, Default)]
 pub struct Outage {
-    /// When it began, and whether a line told of it.
+    /// When the outage began, and whether the log has a line about it.
     since: Option<(Instant, bool)>,
     told_at: Option<Instant>,
 }
 
 impl Outage {
-    /// A failure; says whether it is worth a line.
+    /// Records a failure; returns whether the log gets a line.
     pub fn failed(&mut self, now: Instant) -> bool {
         if self.since.is_some() {
             return false;
@@ -27,7 +27,7 @@ impl Outage {
         worth
     }
 
-    /// A success. If it ends an outage that a line told of, says how long that was.
+    /// Records a success. If it ends an outage that the log has a line about, returns its length.
     pub fn ended(&mut self, now: Instant) -> Option<Duration> {
         let (since, told) = self.since.take()?;
         told.then(|| now.duration_since(since))

@@ -1,8 +1,7 @@
-//! One POST to a backend of the order service's group, chosen by the group's own balancing and health.
+//! One POST to a backend of the order service, selected by the upstream's balancing and health.
 //!
-//! Every POST has a connection of its own. There are a few of them a second at most, and a connection that was kept
-//! might have been closed by the other end without anybody's fault. Pingora's connector makes it, as it does for the
-//! proxy.
+//! Every POST has its own connection. There are only a few per second, and a kept connection might be closed by the
+//! other end at the moment it is used. Pingora's connector makes the connection, as it does for the proxy.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -21,31 +20,31 @@ use crate::auth::secret::Secret;
 use crate::ledger::{WHY_MAX, brief};
 use crate::upstream::{Pick, Upstream};
 
-/// Whoever takes `ip_hash` for this group wants all deliveries at one backend, whichever edge they come from.
+/// A fixed client address, so that `ip_hash` sends the deliveries of all edges to one backend.
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// How long the words of a refusal may take after its status.
+/// How long to wait for the body of a refusal after its status.
 const REASON_WAIT: Duration = Duration::from_millis(250);
 
-/// What became of a POST.
+/// The result of a POST.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PostOutcome {
-    /// 2xx: the receiver keeps every event.
+    /// 2xx: the receiver accepted every event.
     Kept,
-    /// The receiver will not take these events, however often it is asked, and says why.
+    /// The receiver refuses these events for good; the reason.
     Refused(String),
-    /// Nothing was said of the events; why.
+    /// The answer says nothing about the events, or there is none; the reason.
     Failed(String),
 }
 
-/// What became of a question.
+/// The result of a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum QueryOutcome {
     /// 2xx, with this body.
     Answered(Vec<u8>),
-    /// It does not answer such questions, and says why.
+    /// The receiver does not support the query; the reason.
     Refused(String),
-    /// It could not be asked; why.
+    /// The receiver did not answer; the reason.
     Failed(String),
 }
 
@@ -58,7 +57,7 @@ enum Exchanged {
 /// The longest answer to a question, in bytes.
 const ANSWER_MAX: usize = 2 * 1024 * 1024;
 
-/// Posts for one order service.
+/// Posts to one order service.
 pub struct Poster {
     upstream: Arc<Upstream>,
     path: String,
@@ -68,7 +67,7 @@ pub struct Poster {
     connector: Connector,
 }
 
-/// A backend gave no answer.
+/// A backend did not answer.
 struct AttemptError {
     error: Box<Error>,
     /// No connection was made, so another backend may be tried.
@@ -76,20 +75,20 @@ struct AttemptError {
 }
 
 impl Poster {
-    /// To `path` at the backends of `upstream`, with at most `timeout` until the answer. `clock` gives ms since 1970.
+    /// Posts to `path` at the backends of `upstream`, within `timeout`. `clock` gives milliseconds since 1970.
     #[must_use]
     pub fn new(upstream: Arc<Upstream>, path: String, secret: Secret, timeout: Duration, clock: fn() -> u64) -> Self {
         Self { upstream, path, secret, timeout, clock, connector: Connector::new(None) }
     }
 
-    /// The longest that a POST may take.
+    /// The time limit of a POST.
     #[must_use]
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// Posts this body. While no backend can be connected to, others are tried, as for a proxied request; what went
-    /// wrong feeds their passive health in the same way.
+    /// Posts this body. If a backend refuses the connection, others are tried, as for a proxied request; failures count
+    /// for passive health in the same way.
     pub async fn post(&self, body: &str) -> PostOutcome {
         match self.exchange(&self.path, body, None).await {
             Exchanged::Kept(_) => PostOutcome::Kept,
@@ -98,7 +97,7 @@ impl Poster {
         }
     }
 
-    /// Posts a question to a path below, signed in the same way.
+    /// Posts a query to a path below, signed in the same way.
     pub(super) async fn ask(&self, below: &str, body: &str) -> QueryOutcome {
         let path = format!("{}{below}", self.path.trim_end_matches('/'));
         match self.exchange(&path, body, Some(ANSWER_MAX)).await {
@@ -119,7 +118,7 @@ impl Poster {
             match timeout_at(deadline, self.attempt(&pick, path, body, read_max)).await {
                 Ok(Ok(answer)) => return answer,
                 Ok(Err(AttemptError { error, unreached })) => {
-                    // Pingora calls it an internal error when we are the ones who have no socket or port left.
+                    // Pingora reports a lack of sockets or ports on our side as an internal error.
                     if *error.etype() != ErrorType::InternalError {
                         self.upstream.failed(&pick, error.etype().as_str());
                     }
@@ -169,7 +168,7 @@ impl Poster {
         read_max: Option<usize>,
     ) -> pingora::Result<Exchanged> {
         let written = self.write(session, path, body).await;
-        // Who will not read the whole of a body may answer all the same.
+        // A receiver may answer before it has read the whole body.
         session.read_response().await.map_err(|error| written.err().unwrap_or(error))?;
         while session.get_status().is_some_and(|status| status.is_informational()) {
             session.read_response().await?;
@@ -189,11 +188,11 @@ impl Poster {
                 Exchanged::Kept(answer)
             }
             400 | 404 | 413 | 422 => {
-                // That it is refused is known, so the reason is not waited for long.
+                // The status is known, so the reason is not awaited for long.
                 let reason = timeout(REASON_WAIT, beginning(session)).await.unwrap_or_default();
                 Exchanged::Refused(brief(&format!("{status} {reason}")))
             }
-            // Servers that have no such path say so, or that it is not for POST.
+            // Servers without this path answer that it does not exist or does not take POST.
             405 | 501 if read_max.is_some() => Exchanged::Refused(format!("{status}")),
             _ => Exchanged::Failed(format!("{status}")),
         })
@@ -214,7 +213,7 @@ impl Poster {
     }
 }
 
-/// How an answer's body begins; more than a reason's length of it is never read.
+/// The beginning of an answer's body, at most the length of a reason.
 async fn beginning(session: &mut HttpSession) -> String {
     let mut text = Vec::new();
     while text.len() < WHY_MAX

@@ -1,4 +1,5 @@
-//! What tells an order service that a delivery comes from an edge: HMAC-SHA256 (RFC 2104) over its time and its body.
+//! The signature that proves to the order service that a delivery comes from an edge: HMAC-SHA256 (RFC 2104) of time
+//! and body.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! What an order service reads: log entries as events in JSON, one for each order and change.
+//! The format of deliveries: log entries as JSON events, one for each order and change.
 
 use serde::Serialize;
 
@@ -13,12 +13,12 @@ pub const EVENTS_MAX: usize = 512;
 /// The most bytes of one POST's body, as long as it has more than one event.
 pub const BODY_MAX: usize = 1024 * 1024;
 
-/// One event, ready to be sent.
+/// One event, ready to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Where it stands in the log.
+    /// Its position in the log.
     pub id: EventId,
-    /// The order that it is of, if it is of one.
+    /// Its order, if it has one.
     pub order: Option<OrderId>,
     json: String,
 }
@@ -43,7 +43,7 @@ enum What<'a> {
     Stock { change_id: &'a str, delta: i64 },
 }
 
-/// The events of an entry, in its order.
+/// The events of an entry, in the entry's order.
 #[must_use]
 pub fn events(entry: &LogEntry) -> Vec<Event> {
     let at = time(entry.at_ms);
@@ -86,7 +86,7 @@ pub fn events(entry: &LogEntry) -> Vec<Event> {
             };
             orders.iter().enumerate().map(restored).collect()
         }
-        // There is nothing to tell; what it was is told by `restored` entries, as far as it is known.
+        // No event: what is known of the lost changes follows in `restored` entries.
         Change::Lost => Vec::new(),
         &Change::GivenUp { order: order_id } => vec![event(0, Some(order_id), What::GivenUp { order_id })],
         &Change::State { state } => vec![event(0, None, What::State { state })],
@@ -94,7 +94,7 @@ pub fn events(entry: &LogEntry) -> Vec<Event> {
     }
 }
 
-/// What an order that stands like this is told as; its receiver may have heard so before.
+/// The event for an order in this state; its receiver may have received it before.
 fn standing<'a>(order_id: OrderId, order: &'a Order, expires_at: &'a str) -> What<'a> {
     let (quantity, buyer) = (order.quantity, order.buyer.as_deref());
     match (order.state, &order.payment, order.reason) {
@@ -108,11 +108,11 @@ fn standing<'a>(order_id: OrderId, order: &'a Order, expires_at: &'a str) -> Wha
 }
 
 fn json(document: &Document<'_>) -> String {
-    // Only maps with keys that are no text, and writers that fail, make it an error.
+    // Serialization fails only for maps with keys that are no text and for writers that fail.
     serde_json::to_string(document).unwrap_or_default()
 }
 
-/// The body of a POST; without events it only asks whether the receiver is well.
+/// The body of a POST; without events it only checks whether the receiver works.
 #[must_use]
 pub fn body(sale: &str, epoch: u64, events: &[Event]) -> String {
     let mut body = head(sale, epoch);
@@ -126,14 +126,14 @@ pub fn body(sale: &str, epoch: u64, events: &[Event]) -> String {
     body
 }
 
-/// A sale's id has nothing that JSON would escape.
+/// A sale's id contains nothing that JSON escapes.
 fn head(sale: &str, epoch: u64) -> String {
     format!("{{\"sale\":\"{sale}\",\"epoch\":\"{epoch:016x}\",\"events\":[")
 }
 
 const TAIL: &str = "]}";
 
-/// How many of these events, from the first on, go into one POST: 1 or more, if there are any.
+/// How many of these events, from the first on, fit into one POST: at least 1 if there are any.
 #[must_use]
 pub fn fitting(sale: &str, epoch: u64, events: &[Event]) -> usize {
     let mut length = head(sale, epoch).len() + TAIL.len();
@@ -142,7 +142,7 @@ pub fn fitting(sale: &str, epoch: u64, events: &[Event]) -> usize {
         length <= BODY_MAX
     };
     let count = events.iter().take(EVENTS_MAX).take_while(|event| fits(event)).count();
-    // An event too large for any POST is tried all the same; whoever takes it is not to be stopped by us.
+    // An event that is too large is sent all the same: the receiver decides.
     count.max(1).min(events.len())
 }
 

@@ -14,25 +14,25 @@ use super::wire::{self, Event};
 use super::{Delivery, LEASE_SPARE};
 use crate::ledger::{EventId, LedgerError, LogEntry, Record, Recorded, RefusedEvent, Taken, Work};
 
-/// How often the ledger is asked while nothing is heard of new entries: whether another edge still delivers, and
-/// whether somebody wants something tried again.
+/// How often to ask the ledger while no new entries arrive: whether another edge still delivers, and whether an
+/// operator wants a retry.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// One step reads entries until they have so many lines together, which fills at least one POST.
+/// A step reads entries until they have this many lines together, which fills at least one POST.
 const LINES_MAX: usize = 2 * wire::EVENTS_MAX;
 
-/// The most events that are tried again in one step; each is read from the log by itself.
+/// The most set-aside events that one step retries; each is read from the log by itself.
 const AGAIN_MAX: usize = 64;
 
-/// See the module's own words.
+/// The worker of one sale; see the module.
 pub struct Worker {
     delivery: Arc<Delivery>,
     shutdown: watch::Receiver<bool>,
     backoff: Backoff,
     outage: Outage,
-    /// The delivery is this edge's, as far as it knows, for a sale of this epoch.
+    /// The lease of this edge, as far as it knows, for a sale of this epoch.
     held: Option<HeldLease>,
-    /// The ledger was held against what the receiver knows, and nothing has happened to the ledger since.
+    /// True if the ledger was compared with the receiver and has not been interrupted since.
     compared: bool,
 }
 
@@ -42,25 +42,25 @@ struct HeldLease {
     until: Instant,
 }
 
-/// What a step came to.
+/// The result of a step.
 enum Progressed {
     /// There is more to do at once.
     More,
-    /// All up to this entry is delivered.
+    /// Everything up to this entry is delivered.
     Idle(u64),
-    /// Another edge has the delivery, or nobody knows which sale there is.
+    /// Another edge has the lease, or the sale is not known.
     Elsewhere,
 }
 
-/// Why a step came to nothing.
+/// Why a step failed.
 enum WorkerError {
-    /// The receiver did not take it.
+    /// The receiver did not accept the events.
     Receiver(String),
-    /// The ledger did not say what is to be done, or did not write down what was.
+    /// The ledger failed to give the work or to record the progress.
     Ledger(LedgerError),
-    /// The delivery is another edge's by now.
+    /// Another edge has the lease now.
     Lost,
-    /// The edge ends.
+    /// The edge is stopping.
     Shutdown,
 }
 
@@ -70,10 +70,10 @@ impl From<LedgerError> for WorkerError {
     }
 }
 
-/// Events that are posted in a row, and what is written down when the receiver has them.
+/// Events that are posted in order, and the progress that is recorded when the receiver has them.
 struct Row<'a> {
     events: &'a [Event],
-    /// The entry up to which all is delivered when all of them are; none for events that had been set aside.
+    /// The entry up to which everything is delivered once all of them are; none for events that had been set aside.
     up_to: Option<u64>,
 }
 
@@ -119,7 +119,7 @@ impl Worker {
                     self.wait(pause).await;
                 }
                 Err(WorkerError::Ledger(error)) => {
-                    // Of a ledger that is gone, and of a sale that is another, the sync has told.
+                    // The sync already logs a ledger that is gone and a sale that has changed.
                     if let LedgerError::Damaged(why) = &error {
                         self.tell_outage(why);
                     }
@@ -131,7 +131,7 @@ impl Worker {
         self.release().await;
     }
 
-    /// Reads what comes next, and posts it.
+    /// Reads the next entries and posts them.
     async fn step(&mut self) -> Result<Progressed, WorkerError> {
         let Some(epoch) = self.delivery.sale.epoch() else { return Ok(Progressed::Elsewhere) };
         let taken = self.take(epoch, LINES_MAX).await?;
@@ -151,9 +151,9 @@ impl Worker {
         Ok(if more_again || last < taken.progress.version { Progressed::More } else { Progressed::Idle(last) })
     }
 
-    /// Takes or keeps the delivery.
+    /// Takes or renews the lease.
     async fn take(&mut self, epoch: u64, lines_max: usize) -> Result<Taken, LedgerError> {
-        // The lease is counted from before the ledger was asked, so that it never ends later here than there.
+        // The lease is counted from before the call, so that it never ends later here than in the ledger.
         let asked_at = Instant::now();
         let Delivery { outbox, claim, .. } = &*self.delivery;
         let taken = outbox.take(self.delivery.key(), epoch, claim, lines_max).await?;
@@ -162,8 +162,8 @@ impl Worker {
         Ok(taken)
     }
 
-    /// Whoever begins to deliver holds the ledger against what the receiver knows; see [`Delivery::compare`]. A
-    /// receiver that cannot be asked is asked again with the next step.
+    /// Compares the ledger with the receiver when this edge begins to deliver; see [`Delivery::compare`]. If the
+    /// receiver does not answer, the next step tries again.
     async fn compare(&mut self) -> Result<(), LedgerError> {
         if !self.compared {
             self.compared = self.delivery.compare().await?;
@@ -171,7 +171,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Makes sure that nobody else posts while the next POST is under way.
+    /// Makes sure that no other edge posts while the next POST is under way.
     async fn hold(&mut self, epoch: u64) -> Result<(), WorkerError> {
         for _ in 0..2 {
             let needed = Instant::now() + self.delivery.poster.timeout();
@@ -203,7 +203,7 @@ impl Worker {
         self.post_all(epoch, &Row { events: &events, up_to: None }).await
     }
 
-    /// Posts events, in their order, until each of them is kept by the receiver or set aside.
+    /// Posts events in order until each is accepted by the receiver or set aside.
     async fn post_all(&mut self, epoch: u64, row: &Row<'_>) -> Result<(), WorkerError> {
         let delivery = Arc::clone(&self.delivery);
         let sale = delivery.sale.id();
@@ -255,8 +255,8 @@ impl Worker {
         answer
     }
 
-    /// A receiver that refuses a batch without events too is itself at fault: its path is another, or it is somebody
-    /// else. Its events would all be set aside.
+    /// A receiver that also refuses a batch without events is itself at fault: a wrong path, or another program.
+    /// Otherwise all events would be set aside.
     async fn ask_whether_well(&self, epoch: u64, why: &str) -> Result<(), WorkerError> {
         match self.post(epoch, &[]).await {
             PostOutcome::Kept => Ok(()),
@@ -298,7 +298,7 @@ impl Worker {
         }
     }
 
-    /// Whoever trims the log by hand takes from the order service what it has not heard of yet.
+    /// An operator who trims the log by hand removes entries that the order service has not received yet.
     fn look_for_gaps(&self, delivered: u64, entries: &[LogEntry]) {
         let mut expected = delivered + 1;
         for entry in entries {
@@ -332,18 +332,18 @@ impl Worker {
         *self.shutdown.borrow()
     }
 
-    /// Waits, unless somebody wants something now.
+    /// Waits, unless an operator asks for a retry.
     async fn wait(&mut self, time: Duration) {
         tokio::select! {
             () = sleep(time) => {}
             () = self.delivery.wanted.notified() => {}
-            // An error is a sender that is gone, which ends the task too.
+            // An error means that the sender is gone, which ends the task as well.
             _ = self.shutdown.wait_for(|shutdown| *shutdown) => {}
         }
     }
 
-    /// Waits until the gate hears of entries after `delivered`; it does so with every sync, whatever number of
-    /// purchases come between two.
+    /// Waits until the gate learns of entries after `delivered`. It learns with every sync, however many purchases come
+    /// between two syncs.
     async fn wait_for_news(&mut self, delivered: u64) {
         let delivery = Arc::clone(&self.delivery);
         let news = async {
@@ -360,11 +360,11 @@ impl Worker {
         }
     }
 
-    /// Gives the delivery back, so that another edge goes on at once.
+    /// Gives up the lease, so that another edge continues at once.
     async fn release(&mut self) {
         let Some(HeldLease { epoch, .. }) = self.held.take() else { return };
         let Delivery { outbox, claim, .. } = &*self.delivery;
-        // If it cannot be given back, its lease ends by itself.
+        // If this fails, the lease expires by itself.
         let _ = timeout(LEASE_SPARE, outbox.release(self.delivery.key(), epoch, &claim.edge)).await;
     }
 }

@@ -1,11 +1,11 @@
-//! How many of something each of many has at a time. Who has none takes no room.
+//! Counts how many of something each key has at a time. A key without any takes no space.
 
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Maps that keys are spread over. Each is locked for as long as one of its keys is counted.
+/// The number of maps that keys are spread over. Each is locked only while one of its keys is counted.
 const SHARDS: usize = 64;
 
 type Shard = Mutex<HashMap<u64, u32>>;
@@ -18,7 +18,7 @@ pub struct AtOnce {
     shards: [Shard; SHARDS],
 }
 
-/// One of a key's, for as long as this lives.
+/// One unit of a key, for as long as this lives.
 #[derive(Debug)]
 pub struct ConcurrencyGuard {
     all: Arc<AtOnce>,
@@ -31,12 +31,12 @@ impl AtOnce {
         Self { most, hasher: RandomState::new(), shards: std::array::from_fn(|_| Shard::default()) }
     }
 
-    /// One more of this key, if there is room; it counts until what is returned is dropped.
+    /// Takes one more of this key, if there is room; it counts until the returned guard is dropped.
     pub fn hold(self: &Arc<Self>, key: u64) -> Option<ConcurrencyGuard> {
         self.add(key).then(|| ConcurrencyGuard { all: Arc::clone(self), key })
     }
 
-    /// One more of this key, if there is room.
+    /// Takes one more of this key, if there is room.
     fn add(&self, key: u64) -> bool {
         self.with(key, |counts| {
             let count = counts.entry(key).or_insert(0);
@@ -59,7 +59,7 @@ impl AtOnce {
 
     fn with<T>(&self, key: u64, act: impl FnOnce(&mut HashMap<u64, u32>) -> T) -> T {
         let shard = &self.shards[self.hasher.hash_one(key) as usize % SHARDS];
-        // Nothing that is done under the lock can panic half-way.
+        // Nothing under the lock can panic halfway.
         act(&mut shard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

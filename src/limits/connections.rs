@@ -1,4 +1,4 @@
-//! How many connections are open, in all and of each address.
+//! Counts open connections, in total and per address.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use arc_swap::ArcSwapOption;
 
 use super::at_once::{AtOnce, ConcurrencyGuard};
 
-/// Why a connection may not be served.
+/// Why a connection is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LimitReached {
-    /// Too many are open.
+    /// The total limit is reached.
     InAll,
-    /// Too many of this address are open.
+    /// The limit of this address is reached.
     OfAddress,
 }
 
@@ -21,22 +21,22 @@ pub enum LimitReached {
 #[derive(Debug)]
 pub struct Connections {
     open: AtomicUsize,
-    /// Only a reload changes it.
+    /// Changes only at a reload.
     most: AtomicUsize,
-    /// If addresses are counted.
+    /// Present if addresses are counted.
     by_address: ArcSwapOption<AtOnce>,
 }
 
-/// A connection that is counted for as long as this lives.
+/// An open connection, counted for as long as this lives.
 #[derive(Debug)]
 pub struct ConnectionGuard {
     connections: Arc<Connections>,
-    /// Of its address, if that is known and counted.
+    /// The count of its address, if the address is known and counted.
     held: Option<ConcurrencyGuard>,
 }
 
 impl Connections {
-    /// At most `most`, and `most_of_address` of each address; 0 of the latter is no limit.
+    /// At most `most` in total, and `most_of_address` per address; 0 means no limit per address.
     pub fn new(most: usize, most_of_address: u32) -> Self {
         let connections =
             Self { open: AtomicUsize::new(0), most: AtomicUsize::new(most), by_address: ArcSwapOption::empty() };
@@ -44,17 +44,17 @@ impl Connections {
         connections
     }
 
-    /// At most so many from now on; those that are open stay.
+    /// Changes the total limit; open connections stay.
     pub fn set_most(&self, most: usize) {
         self.most.store(most, Ordering::Relaxed);
     }
 
-    /// From now on at most so many of each address, of those that come; 0 is no limit.
+    /// Changes the limit per address for new connections; 0 means no limit.
     pub fn count_addresses(&self, most: u32) {
         self.by_address.store((most > 0).then(|| Arc::new(AtOnce::new(most))));
     }
 
-    /// One more, if there is room; of this address, unless it is not known yet or of no matter.
+    /// Counts one more connection if there is room; of this address, unless it is not known yet or not counted.
     pub fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Result<ConnectionGuard, LimitReached> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.most.load(Ordering::Relaxed) {
             self.open.fetch_sub(1, Ordering::Relaxed);
@@ -74,7 +74,7 @@ impl Connections {
 }
 
 impl ConnectionGuard {
-    /// LimitCounters it for its address, if there is room.
+    /// Counts it for its address, if there is room.
     pub fn count_for(&mut self, address: IpAddr) -> Result<(), LimitReached> {
         if let Some(by_address) = self.connections.by_address.load().as_ref() {
             self.held = Some(by_address.hold(super::key(address)).ok_or(LimitReached::OfAddress)?);
@@ -148,7 +148,7 @@ mod tests {
                 });
             }
         });
-        // While one is being refused it counts for an instant, in each thread at most once.
+        // A connection that is being refused counts for an instant, at most one per thread.
         assert!(most.into_inner() <= 50 + 8);
         assert_eq!(connections.open(), 0);
     }

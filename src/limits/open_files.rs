@@ -1,10 +1,9 @@
-//! How many files, and so how many connections, the system lets this process have open.
+//! The number of files, and so of connections, that the system lets this process open.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises this process's own limit to the most that it may set (what shells give is often 1,024, and what the system
-/// would give far more), and says how many connections of clients fit below it. An eighth is left to connections to
-/// backends, to the ledger and its files.
+/// Raises the process's own limit to the maximum it may set (shells often give 1,024 where the system allows far more),
+/// and returns how many client connections fit below it. An eighth is reserved for backends, the ledger and its files.
 #[must_use]
 pub fn most_connections(wanted: usize) -> usize {
     let before = getrlimit(Resource::Nofile);

@@ -1,4 +1,4 @@
-//! What each of many may take of one thing, a route or a sale: requests a second and requests at a time.
+//! The quota of each key of a route or a sale: requests per second and concurrent requests.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::at_once::{AtOnce, ConcurrencyGuard};
 use super::rate::Rate;
 use crate::config;
 
-/// What each may take.
+/// The quota of each key.
 #[derive(Debug)]
 pub struct Quota {
     rate: Option<Rate>,
@@ -29,8 +29,8 @@ impl Quota {
         }
     }
 
-    /// Whether one more request of `key` may be served. A request that is one too many at a time costs none of those
-    /// that may come in a second.
+    /// Whether one more request of `key` may be served. A request that exceeds the concurrent limit does not use up the
+    /// rate.
     #[must_use]
     pub fn take(&self, key: u64) -> Option<QuotaGuard> {
         let held = match &self.at_once {

@@ -1,24 +1,23 @@
-//! Requests a second of each address or buyer: a token bucket for each, in a table of fixed size without a lock.
+//! Requests per second of each address or buyer: token buckets in a table of fixed size without a lock.
 //!
-//! A bucket is one number, the time at which it will be full again (the generic cell rate algorithm, ITU-T I.371): a
-//! request pushes it on by what a token takes to come back, and is refused if that would be further ahead than a whole
-//! bucket takes. A full bucket says nothing, so only addresses that asked just now need a place in the table. If there
-//! are more of those than places, the fullest bucket is forgotten: too much is let through then, and nobody is refused
-//! for what others did.
+//! A bucket is one number, the time at which it is full again (generic cell rate algorithm, ITU-T I.371). A request
+//! moves this time by the time of one token, and is refused if that exceeds the time of a whole bucket. A full bucket
+//! carries no information, so only recently active addresses need a slot. If there are more of them than slots, the
+//! fullest bucket is dropped: too much is let through then, and no address is refused because of others.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// 512 KiB, whatever is asked: places for 65,536 addresses.
+/// 512 KiB whatever the limit: slots for 65,536 addresses.
 const SETS: usize = 8192;
-/// Places where one address may be; a cache line.
+/// Slots where one address may be: a cache line.
 const PLACES: usize = 8;
-/// How often a place is fought over before the request is let through.
+/// How often a contended slot is tried before the request is let through.
 const FIGHTS_MAX: usize = 64;
 
-/// The low bits of a place: when the bucket is full again, in microseconds. They are enough for 203 days, and whatever
-/// looks further ahead than a whole bucket is of the past.
+/// The low bits of a slot: when the bucket is full again, in microseconds. They cover 203 days; a time further ahead
+/// than a whole bucket is in the past.
 const TIME_BITS: u32 = 44;
 const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
 
@@ -26,15 +25,15 @@ const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
 #[derive(Debug, Default)]
 struct Set([AtomicU64; PLACES]);
 
-/// The buckets of all keys. A key is an address, or a hash that stands for a buyer.
+/// The buckets of all keys. A key is an address, or the hash of a buyer.
 #[derive(Debug)]
 pub struct Rate {
     sets: Box<[Set]>,
     hasher: RandomState,
     begin: Instant,
-    /// What a token takes to come back.
+    /// Time of one token.
     token_us: u64,
-    /// What a whole bucket takes.
+    /// Time of a whole bucket.
     bucket_us: u64,
 }
 
@@ -42,7 +41,7 @@ pub struct Rate {
 struct Found<'a> {
     place: &'a AtomicU64,
     word: u64,
-    /// How long until it is full.
+    /// Time until it is full.
     ahead_us: u64,
 }
 
@@ -60,7 +59,7 @@ impl Rate {
         }
     }
 
-    /// Takes a token, if there is one.
+    /// Takes a token if there is one.
     pub fn take(&self, key: u64) -> bool {
         self.take_at(key, self.now_us())
     }
@@ -91,7 +90,7 @@ impl Rate {
         true
     }
 
-    /// The place of an address; if it has none, the one with the fullest bucket, as an empty place.
+    /// The slot of an address; if it has none, the one with the fullest bucket, as an empty slot.
     fn find(&self, hash: u64, now_us: u64) -> Found<'_> {
         let places = &self.sets[hash as usize % SETS].0;
         let mut fullest = Found { place: &places[0], word: 0, ahead_us: u64::MAX };
@@ -114,7 +113,8 @@ impl Rate {
     }
 }
 
-/// Tells the addresses of a set apart, but for one pair in half a million, which shares a bucket. Never that of an
+/// Distinguishes the addresses of a set, except for one pair in half a million, which shares a bucket. Never the value
+/// of an unused slot.
 /// unused place.
 fn tag(hash: u64) -> u64 {
     hash >> TIME_BITS | 1
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(passed(20_000), 1);
         assert_eq!(passed(SECOND_US), 49);
         assert_eq!(passed(10 * SECOND_US), 100, "a bucket holds no more than it holds");
-        // Whoever keeps asking is served at the rate, and not shut out for asking.
+        // A client that keeps asking is served at the rate, and not locked out for asking.
         let served = (0..10_000u64).filter(|n| rate.take_at(1, 20 * SECOND_US + n * 1_000)).count();
         assert!((597..=600).contains(&served), "{served}");
     }
@@ -156,7 +156,7 @@ mod tests {
     fn more_addresses_than_places_refuse_nobody_who_did_not_ask_too_much() {
         let rate = Rate::new(1, 2);
         assert!((0..300_000).all(|key| rate.take_at(key, 7)));
-        // And whoever asks all the time stays known: of all buckets, those of others are fuller.
+        // An active client stays known: the buckets of others are fuller.
         let passed = (0..300_000).filter(|other| rate.take_at(1_000_000 + other, 8) && rate.take_at(1, 8)).count();
         assert!(passed < 300_000 / 100, "{passed}");
     }
@@ -182,7 +182,7 @@ mod tests {
                 });
             }
         });
-        // A place that is fought over too long lets through; that takes far more threads than these.
+        // A contended slot lets requests through; that takes far more threads than these.
         assert_eq!(passed.into_inner(), 1_000);
     }
 

@@ -1,4 +1,4 @@
-//! The public listeners at work: opened, closed, and opened again if the edge that was to follow could not.
+//! The public listeners: opened, closed, and reopened after a failed upgrade.
 
 use std::convert::Infallible;
 use std::io;
@@ -18,8 +18,8 @@ use crate::traffic::front::{Front, Listener};
 use crate::traffic::proxy::{MAX_TRIES, Proxy};
 use crate::traffic::rules::Current;
 
-/// Idle connections to backends that are kept, all groups together. More than the requests usually under way at once,
-/// since each one beyond is opened and closed for a single request.
+/// Idle connections to backends that are kept, over all upstreams. More than the requests usually under way: every
+/// connection beyond is opened and closed for a single request.
 const IDLE_CONNECTIONS: usize = 1024;
 
 /// What requests need.
@@ -30,16 +30,16 @@ pub struct Service {
     pub threads: usize,
 }
 
-/// Public listeners that are open.
+/// The open public listeners.
 pub struct Public {
     listeners: JoinHandle<()>,
     shutdown: watch::Sender<bool>,
-    /// Ends when the last connection is gone.
+    /// Closed when the last connection is gone.
     connections: mpsc::Receiver<Infallible>,
 }
 
 impl Public {
-    /// Begins to accept connections, on the present runtime. The sockets stay open when this ends.
+    /// Starts to accept connections, on the present runtime. The sockets stay open when this ends.
     ///
     /// # Errors
     /// If the system has no room to watch a socket.
@@ -54,30 +54,30 @@ impl Public {
         Ok(Self { listeners: tokio::spawn(front.serve(listening)), shutdown, connections })
     }
 
-    /// Waits for the end of the listeners, which comes only if they fail or are closed.
+    /// Waits for the end of the listeners; they end only if they fail or are closed.
     pub async fn ended(&mut self) {
         // Whether they failed or were closed, they are gone.
         let _ = (&mut self.listeners).await;
     }
 
-    /// Accepts nothing more, and has every connection end with its next answer.
+    /// Stops accepting; every connection ends with its next answer.
     pub fn close(&self) {
-        // Nobody listening any more is as good.
+        // It does not matter if no task listens any more.
         let _ = self.shutdown.send(true);
     }
 
-    /// Waits for the last connection of listeners that were closed, at most for `grace`; whether it is gone.
+    /// Waits for the last connection of closed listeners, at most for `grace`; returns whether it is gone.
     pub async fn gone(&mut self, grace: Duration) -> bool {
         timeout(grace, self.connections.recv()).await.is_ok()
     }
 }
 
-/// What Pingora's parts are told. The rest of its settings concern its `Server`, which is not used.
+/// Settings for Pingora. The others concern its `Server`, which is not used.
 fn conf(threads: usize) -> ServerConf {
     ServerConf {
         threads,
         upstream_keepalive_pool_size: IDLE_CONNECTIONS,
-        // Only a guard: how often a request is tried is decided by the proxy.
+        // Only a guard: the proxy decides how often a request is tried.
         max_retries: 2 * MAX_TRIES,
         ..ServerConf::default()
     }

@@ -1,4 +1,4 @@
-//! Has an edge work by another configuration: all that it can take on, or nothing.
+//! Switches a running edge to another configuration: everything that can change, or nothing.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::sale::shop::Shop;
 use crate::traffic::rules::{Current, Rules};
 use crate::upstream::Upstream;
 
-/// Reads the configuration as it is now, or says everything that is wrong with it.
+/// Reads the configuration file, or returns all of its errors.
 pub type Read = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
-/// What is replaced by a reload, and what it is made from.
+/// What a reload replaces, and what it needs for that.
 pub struct Reloader {
     read: Read,
     config: Config,
@@ -24,19 +24,19 @@ pub struct Reloader {
     limits: Arc<Limits>,
     shop: Arc<Shop>,
     groups: Vec<Group>,
-    /// Where groups do what they do by themselves.
+    /// Runs the background work of upstreams.
     background: Handle,
     shutdown: watch::Receiver<bool>,
 }
 
-/// A group of backends at work.
+/// A running upstream.
 struct Group {
     upstream: Arc<Upstream>,
     task: AbortHandle,
 }
 
 impl Reloader {
-    /// Sets the groups of `config` going, which are `upstreams` in the same order, until `shutdown`.
+    /// Starts the background work of `upstreams`, which are those of `config` in the same order, until `shutdown`.
     #[expect(clippy::too_many_arguments, reason = "it is made once, of what there is")]
     pub fn new(
         read: Read,
@@ -53,16 +53,16 @@ impl Reloader {
         Self { read, config, rules, limits, shop, groups, background, shutdown }
     }
 
-    /// What the edge works by.
+    /// The present configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Reads the configuration again and takes on what can be taken on. Whatever could fail is done first, and until
-    /// then nothing is changed.
+    /// Reads the configuration again and applies what can change at run time. Everything that can fail comes first;
+    /// until then nothing changes.
     ///
     /// # Errors
-    /// Everything that is wrong with the configuration; nothing has changed.
+    /// All errors of the configuration; nothing has changed.
     pub async fn reload(&mut self) -> Result<Report, String> {
         let read = Arc::clone(&self.read);
         let wanted = tokio::task::spawn_blocking(move || read()).await.map_err(|error| error.to_string())??;
@@ -87,7 +87,7 @@ impl Reloader {
         Ok(report)
     }
 
-    /// Nothing of this can fail.
+    /// Applies the new configuration; cannot fail.
     fn take_on(&mut self, config: Config, upstreams: Vec<Arc<Upstream>>, rules: Rules) {
         for settings in &config.upstreams {
             let before = self.config.upstreams.iter().find(|before| before.name == settings.name);
@@ -107,8 +107,8 @@ impl Reloader {
             }
         }
         self.rules.store(Arc::new(rules));
-        // Requests that began before still find the groups that they were on their way to; only what those do by
-        // themselves ends.
+        // Requests under way still reach the upstreams that they were routed to; only the background work of removed
+        // upstreams ends.
         let mut before = std::mem::take(&mut self.groups);
         for upstream in upstreams {
             let at = before.iter().position(|group| Arc::ptr_eq(&group.upstream, &upstream));
@@ -133,7 +133,7 @@ impl Group {
     }
 }
 
-/// The limits that the system lets us have.
+/// The limits, reduced to what the system allows.
 pub fn allowed(limits: &config::Limits) -> config::Limits {
     config::Limits { connections: limits::most_connections(limits.connections), ..limits.clone() }
 }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::control::ProcessCommand;
 
-/// Caught from the very beginning: an edge that answers must also be one that can be stopped cleanly.
+/// Signals are caught from the very beginning: an edge that answers must be able to stop cleanly.
 pub struct Signals {
     pub terminate: Signal,
     pub interrupt: Signal,
@@ -19,24 +19,24 @@ pub struct Signals {
 /// How an edge ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopMode {
-    /// What is under way is finished.
+    /// Finish requests under way.
     Graceful,
-    /// At once.
+    /// Stop at once.
     Now,
 }
 
-/// What comes next.
+/// The next event.
 pub enum Event {
-    /// The end.
+    /// Stop.
     End(StopMode),
-    /// Logs were moved away, and are to be opened again.
+    /// Reopen the logs after rotation.
     Reopen,
-    /// Something to do, and then to go on.
+    /// Perform a command, then continue.
     ProcessCommand(ProcessCommand),
 }
 
 impl Signals {
-    /// Begins to catch them, on the present runtime.
+    /// Starts to catch signals, on the present runtime.
     ///
     /// # Errors
     /// If the system refuses.
@@ -46,12 +46,12 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
-            // As in Nginx.
+            // As in nginx.
             upgrade: signal(SignalKind::user_defined2())?,
         })
     }
 
-    /// Waits for a signal, or for what somebody asks of the control listener.
+    /// Waits for a signal or a command from the control listener.
     pub async fn next(&mut self, process_commands: &mut mpsc::Receiver<ProcessCommand>) -> Event {
         tokio::select! {
             _ = self.terminate.recv() => Event::End(StopMode::Graceful),
@@ -63,7 +63,7 @@ impl Signals {
         }
     }
 
-    /// Waits for a signal that ends the edge.
+    /// Waits for a signal that stops the edge.
     pub async fn end(&mut self) -> StopMode {
         tokio::select! {
             _ = self.terminate.recv() => StopMode::Graceful,
@@ -71,10 +71,10 @@ impl Signals {
         }
     }
 
-    /// Does something that may take its time, unless a signal stops the edge meanwhile.
+    /// Runs something that may take long, unless a signal stops the edge meanwhile.
     ///
     /// # Errors
-    /// How it is to end.
+    /// The stop mode.
     pub async fn unless_stopped<T>(&mut self, something: impl Future<Output = T>) -> Result<T, StopMode> {
         tokio::select! {
             done = something => Ok(done),

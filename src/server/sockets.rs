@@ -1,4 +1,4 @@
-//! The sockets that an edge listens on: bound, or taken over from the edge that it follows.
+//! The listening sockets: bound, or inherited from the old process.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -21,8 +21,8 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Those of `inherited` that the configuration has an address for; the others are closed, and what lacks is bound.
-    /// All of it before anything else happens, so that whoever is refused an address has done nothing yet.
+    /// Keeps the `inherited` sockets that the configuration has an address for, closes the others and binds what is
+    /// missing. All of it happens before anything else, so an edge that cannot bind has changed nothing.
     ///
     /// # Errors
     /// If an address cannot be listened on.
@@ -41,13 +41,13 @@ impl Sockets {
         Ok(Self { public, control: open(&config.control.listen)? })
     }
 
-    /// Every one of them, to be handed over.
+    /// All sockets, to hand over.
     pub fn all(&self) -> Vec<BorrowedFd<'_>> {
         self.public.iter().chain([&self.control]).map(AsFd::as_fd).collect()
     }
 }
 
-/// A socket that listens. `[::]` takes IPv6 alone, as Nginx's `ipv6only=on`, so that it may stand beside 0.0.0.0.
+/// A listening socket. `[::]` accepts IPv6 only, as nginx's `ipv6only=on`, so it can be used beside 0.0.0.0.
 fn bind(address: &SocketAddr) -> Result<TcpListener, StartError> {
     let bound = || {
         let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
@@ -55,7 +55,7 @@ fn bind(address: &SocketAddr) -> Result<TcpListener, StartError> {
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        // What is accepted inherits it: an answer goes out whole, so there is nothing to wait for.
+        // Accepted connections inherit it. An answer is written whole, so there is no reason to delay it.
         socket.set_tcp_nodelay(true)?;
         socket.bind(&(*address).into())?;
         socket.listen(BACKLOG)?;
@@ -65,7 +65,7 @@ fn bind(address: &SocketAddr) -> Result<TcpListener, StartError> {
     bound().map_err(|source| StartError::Bind { address: *address, source })
 }
 
-/// Says what is wrong and what can be done about it.
+/// Describes the error and how to mend it.
 pub fn bind_trouble(address: SocketAddr, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied if address.port() < 1024 => {

@@ -1,4 +1,4 @@
-//! Opens what the edge sells from: the ledger, its sales, and their deliveries; and sets their work going.
+//! Opens the ledger, its sales and their deliveries, and starts their background work.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,26 +20,26 @@ use crate::stores::embedded::EmbeddedLedger;
 use crate::stores::redis::RedisLedger;
 use crate::upstream::Upstream;
 
-/// How often an edge that starts asks the order service once more what the ledger may have lost, if there was no
-/// answer, and after which pause: one that is being started itself is there a moment later.
+/// How often, and after which pause, a starting edge repeats its question to the order service: an order service that
+/// is starting too answers a moment later.
 const QUESTIONS_AGAIN: usize = 2;
 const QUESTION_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long an edge that panicked waits until that is written down.
+/// How long an edge that panicked waits for its last log lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// The sales, their ledger's books, and a delivery for each if there is an order service.
+/// The sales, the records of their ledger, and a delivery for each sale if there is an order service.
 pub struct Opened {
     pub shop: Arc<Shop>,
-    /// A proxy that sells nothing has none.
+    /// A proxy without sales has none.
     pub keeper: Option<Arc<dyn Bookkeeper>>,
-    /// If the store is this edge's alone.
+    /// Set if only this edge can open the store.
     pub embedded: Option<Arc<EmbeddedLedger>>,
     /// One for each sale, if there is an order service.
     pub deliveries: Vec<Arc<Delivery>>,
 }
 
-/// Opens the ledger and every sale, and sets their work going on the present runtime.
+/// Opens the ledger and every sale, and starts their background work on the present runtime.
 pub async fn open_shop(config: &Config, poster: Option<Arc<Poster>>) -> Result<Opened, StartError> {
     if config.sales.is_empty() {
         return Ok(Opened {
@@ -86,8 +86,8 @@ pub async fn open_shop(config: &Config, poster: Option<Arc<Poster>>) -> Result<O
     Ok(Opened { shop: Arc::new(Shop::new(sales)), keeper: Some(keeper), embedded, deliveries })
 }
 
-/// Finds a sale in the ledger, or makes it if a total is configured; but not one of which the order service knows
-/// orders: then the ledger has lost it, and all that was sold would be sold once more.
+/// Opens a sale in the ledger, or creates it if a total is configured. A sale that the order service has orders of is
+/// never created: the ledger has lost it, and its tickets would be sold twice.
 async fn open_sale(sale: &Sale, order_service: Option<&Poster>) -> Result<(), LedgerError> {
     open_surely(sale, None).await?;
     if !sale.is_missing() {
@@ -118,8 +118,7 @@ async fn open_sale(sale: &Sale, order_service: Option<&Poster>) -> Result<(), Le
     open_surely(sale, Some(total)).await
 }
 
-/// Asks again for an answer that does not come: machines that have just started are busy, and to open twice is to open
-/// once.
+/// Retries a call without an answer: machines that have just started are busy, and opening a sale twice is harmless.
 async fn open_surely(sale: &Sale, total: Option<u64>) -> Result<(), LedgerError> {
     const TRIES: u32 = 5;
     for _ in 1..TRIES {
@@ -131,7 +130,7 @@ async fn open_surely(sale: &Sale, total: Option<u64>) -> Result<(), LedgerError>
     sale.open(total).await
 }
 
-/// Before anything is sold, for an edge that has just started remembers nothing itself.
+/// Runs before anything is sold, because an edge that has just started remembers nothing itself.
 async fn compare(deliveries: &[Arc<Delivery>]) -> Result<(), LedgerError> {
     for delivery in deliveries {
         let mut compared = delivery.compare().await;
@@ -144,13 +143,13 @@ async fn compare(deliveries: &[Arc<Delivery>]) -> Result<(), LedgerError> {
         }
         match compared {
             Ok(true) => {}
-            // Whoever delivers asks again.
+            // The delivery asks again.
             Ok(false) => {
                 let sale = delivery.sale_id();
                 log::warn!("sale {sale}: the order service did not answer whether the ledger has lost orders");
                 break;
             }
-            // The sync tells of it, and of a sale whose data make no sense.
+            // The sync logs this, and sales whose data is damaged.
             Err(LedgerError::Fenced(_) | LedgerError::Damaged(_) | LedgerError::Missing) => {}
             Err(error) => return Err(error),
         }
@@ -158,13 +157,13 @@ async fn compare(deliveries: &[Arc<Delivery>]) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// What signs deliveries.
+/// The key that signs deliveries.
 pub fn secret_of(delivery: &config::Delivery) -> Result<Secret, StartError> {
     let path = &delivery.secret_file;
     Secret::read_or_make(path).map_err(|source| StartError::Secret { path: path.clone(), source })
 }
 
-/// What posts to the order service, if there is one.
+/// Posts to the order service, if there is one.
 pub fn poster(config: &Config, secret: Option<Secret>, upstreams: &[Arc<Upstream>]) -> Option<Arc<Poster>> {
     let settings = config.delivery.as_ref()?;
     let upstream = Arc::clone(&upstreams[settings.upstream]);
@@ -187,27 +186,26 @@ fn deliveries(
     sales.iter().map(delivery).collect()
 }
 
-/// A name that no other edge has, and that tells operators which one it is: the machine's, the process's, and chance.
+/// A unique name of this edge that operators can recognize: host name, process id and a random part.
 fn edge_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host: String = host.chars().filter(|c| c.is_ascii_graphic()).take(64).collect();
     format!("{host}:{}:{:08x}", std::process::id(), rand::random::<u32>())
 }
 
-/// Delivers until told to stop. `_alive` ends with it.
+/// Delivers until told to stop. `_alive` is dropped at the end.
 pub async fn deliver(delivery: Arc<Delivery>, shutdown: watch::Receiver<bool>, _alive: mpsc::Sender<Infallible>) {
     delivery.run(shutdown).await;
 }
 
-/// The wall clock, for the embedded ledger. Times before 1970 are taken for 1970.
+/// The wall clock, for the embedded ledger. Times before 1970 count as 1970.
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A task without which the edge would go on answering and know nothing any more. Should it ever panic, the process
-/// ends, as it may at any instant: whatever was answered is in the ledger, and whoever starts it again has an edge that
-/// works.
+/// A task without which the edge would answer from stale memory. If it panics, the process ends, which is safe at any
+/// moment: every answered order is in the ledger, and the supervisor starts a working edge.
 async fn essential(name: String, task: impl Future<Output = ()> + Send + 'static) {
     if let Err(end) = tokio::spawn(task).await
         && end.is_panic()

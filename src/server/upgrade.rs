@@ -1,17 +1,17 @@
-//! One edge follows another without anybody noticing: the sockets that clients come to are handed on, and with an
-//! embedded ledger what is sold, too.
+//! Replaces a running edge without closing a connection: hands over the listening sockets, and an embedded ledger as
+//! well.
 //!
-//! The older process starts its own program again, which may be another by now, with the same arguments. The standard
-//! input of the younger one is a socket between the two. Over it come the listening sockets (`SCM_RIGHTS`), and then
-//! words, a line each:
+//! The old process starts its own program file, which may be a new version, with the same arguments. The standard input
+//! of the new process is a socket between the two. It carries the listening sockets (`SCM_RIGHTS`) and then messages,
+//! one per line:
 //!
 //! ```text
-//! younger: checked    the configuration is in order, and all is there but the ledger
-//! older:   go         the ledger is free (shared ledgers always are)
-//! younger: ready      connections are accepted
+//! new: checked   the configuration is valid and everything but the ledger is ready
+//! old: go        the ledger is closed (a shared ledger needs no closing)
+//! new: ready     connections are accepted
 //! ```
-//!
-//! From then on the older one accepts nothing more. Whoever waits for a word does so for a bounded time, and a younger
+//! From then on the old process accepts no connections. Every wait for a message is bounded. A new process that fails
+//! is ended, and the old one continues.
 //! one that fails is ended, and forgotten.
 
 use std::ffi::OsString;
@@ -33,13 +33,13 @@ use tokio::time::timeout;
 
 use super::StartError;
 
-/// In the environment of an edge that follows another.
+/// Environment variable that marks the new process.
 const FOLLOWS: &str = "SPIKEGATE_FOLLOWS";
 
-/// How long one waits for the other's next word: a long log has to be read, and a busy machine may be slow.
+/// How long to wait for the next message: a long log has to be read, and a busy machine may be slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The most that the older one may take until the ledger is free: the longest grace, and more.
+/// How long the old process may take to close the ledger: the longest grace, and more.
 const TURN_PATIENCE: Duration = Duration::from_secs(120);
 
 /// The most sockets that one message carries (Linux: `SCM_MAX_FD`).
@@ -49,33 +49,33 @@ const CHECKED: &str = "checked";
 const GO: &str = "go";
 const READY: &str = "ready";
 
-/// The longest word, with its line's end.
+/// The longest message, with its line end.
 const WORD_MAX: usize = 16;
 
-/// The process that is to follow this one. Unless it was let go, it ends with this.
+/// The new process. Dropping it ends the process, unless it was released.
 pub struct Successor {
     child: Option<Child>,
     link: UnixStream,
 }
 
 impl Successor {
-    /// Starts this program anew, on the present runtime, and hands the sockets over.
+    /// Starts this program again, on the present runtime, and hands over the sockets.
     ///
     /// # Errors
-    /// If there is no such program any more, or the system refuses.
+    /// If the program file is gone or the system refuses.
     pub fn start(sockets: &[BorrowedFd<'_>]) -> io::Result<Self> {
         let (own, its) = StdStream::pair()?;
         send(&own, sockets)?;
         own.set_nonblocking(true)?;
         let link = UnixStream::from_std(own)?;
-        // As this one was called, and not where it was found: the path may lead to another by now, which is the point.
+        // The path as it was called, not as it was resolved: it may lead to a new version now, which is the purpose.
         let mut words = std::env::args_os();
         let program = words.next().unwrap_or_else(|| OsString::from("spikegate"));
         let child = Command::new(program).args(words).env(FOLLOWS, "1").stdin(OwnedFd::from(its)).spawn()?;
         Ok(Self { child: Some(child), link })
     }
 
-    /// Its number.
+    /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)
     }
@@ -83,7 +83,7 @@ impl Successor {
     /// Waits until it has checked everything but the ledger.
     ///
     /// # Errors
-    /// Why it did not come so far.
+    /// Why it did not get that far.
     pub async fn checked(&mut self) -> Result<(), String> {
         self.says(CHECKED).await
     }
@@ -91,14 +91,14 @@ impl Successor {
     /// Lets it open the ledger, and waits until it accepts connections.
     ///
     /// # Errors
-    /// Why it did not come so far.
+    /// Why it did not get that far.
     pub async fn go(&mut self) -> Result<(), String> {
-        // If it is gone, there will be no next word either.
+        // If the process is gone, there will be no next message either.
         let _ = self.link.write_all(format!("{GO}\n").as_bytes()).await;
         self.says(READY).await
     }
 
-    /// It goes on by itself.
+    /// Releases it: it no longer ends with this value.
     pub fn let_go(mut self) {
         self.child = None;
     }
@@ -117,21 +117,21 @@ impl Successor {
 impl Drop for Successor {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // Whether it is gone already or ends now, it has to be waited for, which takes no time then.
+            // The process has ended or ends now; waiting for it takes no time.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 }
 
-/// The process that this one follows.
+/// The old process.
 pub struct Predecessor(StdStream);
 
 impl Predecessor {
-    /// Takes the sockets of the process that started this one to be followed by it; `None` if nobody did.
+    /// Takes over the sockets of the process that started this one for an upgrade; `None` otherwise.
     ///
     /// # Errors
-    /// If what is in the environment is not true.
+    /// If the environment does not match the inherited sockets.
     pub fn meet() -> io::Result<Option<(Self, Vec<TcpListener>)>> {
         if std::env::var_os(FOLLOWS).is_none() {
             return Ok(None);
@@ -146,10 +146,11 @@ impl Predecessor {
         Ok(Some((Self(link), sockets)))
     }
 
-    /// Says that all is there but the ledger, and waits until that is free. Then [`Turn::ready`] is to be said.
+    /// Reports that everything but the ledger is ready, and waits until the ledger is free. Call [`Turn::ready`]
+    /// afterwards.
     ///
     /// # Errors
-    /// If the older process is gone, or needs no follower any more.
+    /// If the old process is gone or has cancelled the upgrade.
     pub async fn turn(self) -> Result<Turn, StartError> {
         let lost = |error: io::Error| StartError::Follow(error.to_string());
         let mut link = UnixStream::from_std(self.0).map_err(lost)?;
@@ -163,18 +164,18 @@ impl Predecessor {
     }
 }
 
-/// The ledger is ours.
+/// The right to open the ledger.
 pub struct Turn(UnixStream);
 
 impl Turn {
-    /// Says that connections are accepted.
+    /// Reports that connections are accepted.
     pub async fn ready(mut self) {
-        // If nobody hears it, this process will be ended, or is alone.
+        // If the old process is gone, this one continues alone.
         let _ = self.0.write_all(format!("{READY}\n").as_bytes()).await;
     }
 }
 
-/// The next word. A stream that ends has none.
+/// The next message. A stream that ends has none.
 async fn hear(link: &mut UnixStream) -> io::Result<String> {
     let mut word = String::new();
     while word.len() < WORD_MAX {
@@ -186,14 +187,14 @@ async fn hear(link: &mut UnixStream) -> io::Result<String> {
     Err(io::ErrorKind::InvalidData.into())
 }
 
-/// Sends one byte, and with it the sockets.
+/// Sends one byte, with the sockets attached.
 fn send(link: &StdStream, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
     if sockets.len() > SOCKETS_MAX {
         return Err(io::Error::other(format!("more than {SOCKETS_MAX} listeners cannot be handed over")));
     }
     let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_MAX))];
     let mut message = SendAncillaryBuffer::new(&mut room);
-    // There is room for as many as there may be.
+    // There is room for the largest number of sockets.
     let _ = message.push(SendAncillaryMessage::ScmRights(sockets));
     sendmsg(link, &[IoSlice::new(b"\n")], &mut message, SendFlags::NOSIGNAL)?;
     Ok(())

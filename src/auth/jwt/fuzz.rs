@@ -1,4 +1,4 @@
-//! What holds of every token, whatever its text.
+//! Invariants of every token, whatever its text.
 
 use std::cell::OnceCell;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -57,7 +57,7 @@ fn verifier(keys: Vec<Key>) -> Verifier {
     Verifier::new(&TokenRules { keys, issuers: Vec::new(), audiences, leeway: LEEWAY, claim: "sub".to_owned() })
 }
 
-/// Asserts that a second reader of JSON finds in header and payload what they have to have.
+/// Asserts that a second JSON reader finds the required header and payload.
 fn is_proven(buyer: &str, header: &str, payload: &str) {
     let [header, payload]: [Value; 2] = [header, payload].map(|text| serde_json::from_str(text).expect("JSON"));
     assert_eq!(header["alg"], "HS256");

@@ -1,21 +1,21 @@
-//! Keys that tokens are signed with, from files: a secret, a public key in PEM, or a set of keys (JWKS, RFC 7517).
+//! Keys that sign tokens, from files: a secret, a public key in PEM, or a key set (JWKS, RFC 7517).
 
 use std::fmt;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{DecodingKey, DecodingKeyKind};
 
-/// RFC 7518, 3.2: as long as what HMAC-SHA256 gives, in bytes.
+/// RFC 7518, 3.2: at least the length of HMAC-SHA256's output, in bytes.
 const SECRET_MIN: usize = 32;
 const SECRET_MAX: usize = 1024;
 /// RFC 7518, 3.3: 2048 bits, in bytes.
 const MODULUS_MIN: usize = 256;
 const ED25519_LEN: usize = 32;
 
-/// How a token may be signed.
+/// The signature algorithms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
-    /// HMAC with SHA-256: who checks can sign, too.
+    /// HMAC with SHA-256: a party that can verify can also sign.
     Hs256,
     /// Ed25519.
     EdDsa,
@@ -24,7 +24,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// As it stands in tokens.
+    /// The name in tokens.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -45,7 +45,7 @@ impl From<Algorithm> for jsonwebtoken::Algorithm {
     }
 }
 
-/// A key, and the one algorithm that it is for.
+/// A key and the one algorithm that it is for.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key {
     id: Option<String>,
@@ -56,7 +56,7 @@ pub struct Key {
 enum Material {
     Secret(Vec<u8>),
     Ed25519(Vec<u8>),
-    /// A public key as PKCS #1 has it.
+    /// A public key in PKCS #1 form.
     Rsa(Vec<u8>),
     RsaNumbers {
         n: Vec<u8>,
@@ -64,31 +64,31 @@ enum Material {
     },
 }
 
-/// Why a text holds no key.
+/// Why a text is not a usable key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// A secret that everybody may have.
+    /// A PEM key given as a secret.
     #[error("is a PEM key, which is not a secret: anyone can have a public key")]
     SecretIsPem,
-    /// A secret that can be guessed, or that is none.
+    /// A weak secret, or none.
     #[error("must contain 32 to 1024 visible ASCII characters (its content is not shown because it may be a secret)")]
     SecretUnfit,
-    /// Nothing that we know.
+    /// An unknown kind of key.
     #[error("must contain a public Ed25519 or RSA key in PEM")]
     NoPublicKey,
     /// RSA, but too short.
     #[error("is an RSA key of fewer than 2048 bits")]
     Short,
-    /// No set of keys.
+    /// Not a key set.
     #[error("must contain a JSON Web Key Set (RFC 7517)")]
     NoSet,
 }
 
 impl Key {
-    /// A secret, white space around it left out.
+    /// A secret, without surrounding white space.
     ///
     /// # Errors
-    /// If it is too weak, or no secret.
+    /// If it is too weak or not a secret.
     pub fn secret(text: &str) -> Result<Self, KeyError> {
         let text = text.trim();
         if has_pem(text.as_bytes()) {
@@ -104,7 +104,7 @@ impl Key {
     /// A public key in PEM.
     ///
     /// # Errors
-    /// If it is none, or too weak.
+    /// If it is not a public key, or too weak.
     pub fn public(pem: &[u8]) -> Result<Self, KeyError> {
         let key = DecodingKey::from_ed_pem(pem).or_else(|_| DecodingKey::from_rsa_pem(pem));
         let key = key.map_err(|_| KeyError::NoPublicKey)?;
@@ -119,11 +119,11 @@ impl Key {
         Ok(Self { id: None, material })
     }
 
-    /// The keys of a set that are for one of `algorithms` and for signing. Those who publish sets have keys of all
-    /// kinds in them, so others are left out, and so are those that are too weak.
+    /// The keys of a set that are for signing with one of `algorithms`. Published sets contain keys of all kinds; the
+    /// others and those that are too weak are left out.
     ///
     /// # Errors
-    /// If it is no set.
+    /// If it is not a key set.
     pub fn set(json: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Self>, KeyError> {
         let set: JwkSet = serde_json::from_slice(json).map_err(|_| KeyError::NoSet)?;
         let keys = set.keys.iter().filter_map(Self::of_set);
@@ -150,18 +150,18 @@ impl Key {
             _ => return None,
         };
         let key = Self { id: jwk.common.key_id.clone(), material };
-        // One that says what it is for is for nothing else.
+        // A key that names its purpose is for nothing else.
         let fits = jwk.common.key_algorithm.is_none_or(|says| says.to_string() == key.algorithm().name());
         fits.then_some(key)
     }
 
-    /// Its name in its set.
+    /// The key id.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 
-    /// What it is for.
+    /// The algorithm.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         match self.material {
@@ -181,12 +181,12 @@ impl Key {
     }
 }
 
-/// Whether a secret contains a key in PEM: anybody can have a public key, so its text must never check an HMAC.
+/// Whether a secret contains a PEM key: a public key is public, so its text must never check an HMAC.
 fn has_pem(secret: &[u8]) -> bool {
     memchr::memmem::find(secret, b"-----BEGIN").is_some()
 }
 
-/// Leaves the key itself out, so that settings may be logged.
+/// Hides the key, so that settings may be logged.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Key").field("id", &self.id).field("algorithm", &self.algorithm()).finish_non_exhaustive()
