@@ -100,7 +100,8 @@ pub fn router(control: Control) -> Router {
 type Shared = State<Arc<Control>>;
 
 async fn check_caller(State(control): Shared, request: Request, next: Next) -> Response {
-    // Only browsers send Origin. Without this check, any web page that an operator visits could close a sale on loopback.
+    // Only browsers send Origin. Without this check, any web page that an operator visits could close a sale on
+    // loopback.
     if request.headers().contains_key(ORIGIN) {
         return problem(403, "forbidden", "Forbidden", "The control listener does not serve web pages.");
     }
@@ -230,8 +231,8 @@ async fn close(State(control): Shared, Path(id): Path<String>) -> Response {
     set(&control, &id, SaleState::Closed, &[SaleState::Open, SaleState::Paused, SaleState::Closed]).await
 }
 
-/// `from` are the states in which the change is allowed. The state may change between the read and the write if two operators
-/// act at once; then the last one wins.
+/// `from` are the states in which the change is allowed. If two operators act at once, the state may change between the
+/// read and the write; then the last one wins.
 async fn set(control: &Control, id: &str, state: SaleState, from: &[SaleState]) -> Response {
     let Some(sale) = control.shop.sale(id) else { return unknown(id) };
     match sale.snapshot().await {

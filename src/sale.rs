@@ -105,7 +105,8 @@ impl Sale {
         self.rules.load()
     }
 
-    /// Applies new settings from the next purchase on. The id, the key, the queue length and the stat log do not change.
+    /// Applies new settings from the next purchase on. The id, the key, the queue length and the stat log do not
+    /// change.
     pub fn replace(&self, settings: config::Sale) {
         let before = self.rules.load();
         self.rules.store(Arc::new(SaleRules::new(settings, Some(&before))));
@@ -195,8 +196,8 @@ impl Sale {
             _ => None,
         });
         let retry_of = ask.key.as_deref().map(|key| order_id(identity, named.as_deref(), key));
-        // First gate check: after the sale is sold out, most purchases are refused here, without the cost of a hash or a
-        // signature.
+        // First gate check: after the sale is sold out, most purchases are refused here, without the cost of a hash or
+        // a signature.
         self.pass_gate(&Visitor { retry_of, buyer: ask.buyer.as_deref(), quantity: ask.quantity }, now)?;
         // An existing order was admitted when it was made.
         if let Some(keys) = &rules.settings.admission

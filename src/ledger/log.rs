@@ -113,7 +113,7 @@ impl LogEntry {
 pub struct SyncAsk {
     /// The sale's name in the ledger.
     pub sale: Arc<str>,
-    /// As [`Ledger::open`] gave it.
+    /// As [`Ledger::open`](super::Ledger::open) gave it.
     pub epoch: u64,
     /// The edge's rules.
     pub terms: Terms,

@@ -319,8 +319,7 @@ impl Gate {
         view.epoch != self.epoch.load(Ordering::Relaxed)
     }
 
-    /// A ledger that lost changes reuses their numbers. The log must then be read again from its start before a retry is
-    /// refused.
+    /// A ledger that lost changes reuses their numbers: the log must be read again before a retry is refused.
     fn forget_if_gone_back(&self, view: &View) -> bool {
         let gone_back = self.has_gone_back(view);
         if gone_back {

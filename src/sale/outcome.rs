@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::auth::{admission, jwt};
 use crate::ledger::{Order, OrderId};
 
-/// Why a purchase was refused. A refusal is certain for this request; an earlier request with the same key may have made
-/// an order.
+/// Why a purchase was refused. A refusal is certain for this request; an earlier request with the same key may have
+/// made an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// The Idempotency-Key was used for an order with other content.

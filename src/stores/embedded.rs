@@ -1,6 +1,6 @@
-//! The ledger of a single edge, in a folder on local disk: the state machine of [`super::model`] in memory, and its log
-//! in SQLite. A step is decided, its entries are written and synced to disk in one transaction, and only then does it
-//! happen.
+//! The ledger of a single edge, in a folder on local disk: the state machine of [`crate::ledger::model`] in memory, and
+//! its log in SQLite. A step is decided, its entries are written and synced to disk in one transaction, and only then
+//! does it happen.
 //!
 //! One thread owns both, so that steps come one after the other. What it holds in memory is what the log says: should a
 //! write fail, nobody knows what reached the disk, and the log is read again before anything else is done.

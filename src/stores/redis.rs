@@ -3,7 +3,7 @@
 //! One multiplexed connection carries everything ([`link`]). It is made anew by whoever comes next after it broke, and
 //! is given up when an answer does not come in time: what was under way on it is then unknown, and asking again with
 //! the same ids finds out. Before a sale is sold over a new connection, the ledger is held against what this edge
-//! remembers of it ([`ward`], [`memory`]). Redis itself is the clock.
+//! remembers of it ([`sale_guard`], [`memory`]). Redis itself is the clock.
 
 mod books;
 mod keys;

@@ -3,8 +3,8 @@
 //! Pingora's way costs several microseconds and tens of kilobytes a connection before any code of ours runs; a refusal
 //! needs neither. So connections are accepted here. A request that is beyond doubt, without a body, and for a place of
 //! the shop is answered at once ([`head`] says what is beyond doubt, [`render`] writes it). For any other request the
-//! connection is lent to Pingora ([`lent`]) and comes back for the next one. What waits costs next to nothing: a
-//! [`connection`] between two requests holds no buffer.
+//! connection is lent to Pingora ([`loaned_stream`]) and comes back for the next one. What waits costs next to nothing:
+//! a [`connection`] between two requests holds no buffer.
 //!
 //! The two ways give the same answers, byte for byte; a test compares them.
 
@@ -84,6 +84,7 @@ impl Front {
     /// under way are then left to finish their requests, and those between two of them to send one more; see
     /// [`Rules::farewell`].
     ///
+    /// [`Door`]: super::door::Door
     /// [`Rules::farewell`]: crate::traffic::rules::Rules::farewell
     pub async fn serve(self, listeners: Vec<Listener>) {
         let front = Arc::new(self);

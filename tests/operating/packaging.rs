@@ -222,7 +222,8 @@ fn operators_may_keep_the_token_in_a_file() {
     assert!(text(&missing.stderr).contains("--token-file /nowhere/token: "), "{missing:?}");
 }
 
-/// Packages the binaries under test, and installs, tries and removes the package. dpkg installs into another root for root only.
+/// Packages the binaries under test, and installs, tries and removes the package. dpkg installs into another root for
+/// root only.
 #[test]
 fn the_debian_package_sells_a_ticket() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
