@@ -31,7 +31,7 @@ struct Absence {
 /// How the section of ARCHITECTURE.md begins.
 const HEADING: &str = "## What must not come\n";
 
-const ABSENCES: [Absence; 10] = [
+const ABSENCES: [Absence; 12] = [
     Absence {
         rule: "Only `src/stores/redis/` uses the Redis client.",
         names: &[Name::Crate("redis")],
@@ -66,8 +66,8 @@ const ABSENCES: [Absence; 10] = [
         except: &[],
     },
     Absence {
-        rule: "`src/ledger/` and `src/sale/gate.rs` read no clock; time is an argument. The ledger's clock decides \
-               (Redis `TIME`, or that of the machine).",
+        rule: "`src/ledger/`, `src/http/` and `src/sale/gate.rs` read no clock; time is an argument. The ledger's \
+               clock decides (Redis `TIME`, or that of the machine).",
         names: &[
             Name::Path("Instant::now"),
             Name::Path("SystemTime::now"),
@@ -75,8 +75,30 @@ const ABSENCES: [Absence; 10] = [
             Name::Path("Zoned::now"),
             Name::Word("elapsed"),
         ],
-        within: &["src/ledger", "src/sale/gate"],
+        within: &["src/ledger", "src/http", "src/sale/gate"],
         except: &[],
+    },
+    Absence {
+        rule: "Only `src/server/upgrade.rs` and `src/observe/error_log.rs` call `std::env::var`. Other variables are \
+               options of the command line.",
+        names: &[Name::Path("env::var"), Name::Path("env::var_os"), Name::Path("env::vars")],
+        within: &["src"],
+        except: &["src/server/upgrade", "src/observe/error_log"],
+    },
+    Absence {
+        rule: "Only `src/delivery.rs`, `src/limits/at_once.rs`, `src/observe/`, `src/sale/gate.rs`, \
+               `src/stores/redis.rs` and `src/upstream.rs` use `Mutex` or `RwLock`. Other code reads snapshots and \
+               atomics, which make no request wait for another.",
+        names: &[Name::Word("Mutex"), Name::Word("RwLock")],
+        within: &["src"],
+        except: &[
+            "src/delivery",
+            "src/limits/at_once",
+            "src/observe",
+            "src/sale/gate",
+            "src/stores/redis",
+            "src/upstream",
+        ],
     },
     Absence {
         rule: "The gate cannot sell: it has no ledger to ask. Only an answer of a ledger creates an order.",
