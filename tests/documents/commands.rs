@@ -73,7 +73,7 @@ fn commands(line: &str) -> Vec<Vec<&str>> {
         let words: Vec<&str> = words.take_while(|word| !matches!(*word, ">" | "2>" | "&" | "\\")).collect();
         let is_program = |word: &&str| PROGRAMS.contains(&word.rsplit('/').next().unwrap_or(word));
         // `sudo`, `docker exec` and variables can precede the program.
-        let begins = words.iter().position(|word| is_program(word)).filter(|begin| {
+        let begins = words.iter().position(is_program).filter(|begin| {
             let wrappers = ["sudo", "docker", "exec", "compose", "edge"];
             words[..*begin].iter().all(|word| wrappers.contains(word) || word.contains('='))
         });
