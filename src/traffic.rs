@@ -1,4 +1,4 @@
-//! The way of a request: accepted at the front door, answered there or passed to the proxy.
+//! The path of a request: the front door accepts it and either answers it or passes it to the proxy.
 
 pub mod door;
 pub mod entrance;

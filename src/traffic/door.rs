@@ -1,4 +1,4 @@
-//! What a listener asks of a connection before its first request, as the settings say.
+//! How a listener treats a connection before its first request.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -6,22 +6,22 @@ use std::sync::Arc;
 use crate::config::{self, ProxyProtocol, Redirect};
 use crate::traffic::tls::{self, Terminator};
 
-/// How a listener takes connections in.
+/// The connection settings of one listener.
 pub struct Door {
-    /// Where clients come in.
+    /// The listening address.
     pub address: SocketAddr,
-    /// Encrypts.
+    /// The TLS server of this listener, if it uses TLS.
     pub tls: Option<Arc<Terminator>>,
-    /// Without TLS: HTTP/2 is spoken to clients that begin with it.
+    /// Without TLS: accepts HTTP/2 from clients that open with its preface.
     pub h2c: bool,
-    /// Where all requests are led.
+    /// Redirects all requests there.
     pub redirect: Option<Redirect>,
-    /// Who says for whom they connect.
+    /// Networks whose connections must begin with a PROXY header.
     pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 impl Door {
-    /// A door as the settings of its listener say. It takes sessions of TLS up again that clients began `before`.
+    /// Creates the door from its listener's settings. TLS sessions that clients started with `before` can be resumed.
     ///
     /// # Errors
     /// If TLS cannot be offered.
@@ -37,12 +37,13 @@ impl Door {
         })
     }
 
-    /// Whether the first thing said on a connection from `peer` is a request.
+    /// Whether a connection from `peer` begins directly with an HTTP/1 request: no TLS, no PROXY header, no HTTP/2
+    /// preface.
     pub fn is_open(&self, peer: IpAddr) -> bool {
         self.tls.is_none() && !self.h2c && !self.asks_for_header(peer)
     }
 
-    /// Whether connections from `peer` are for others, whom they name.
+    /// Whether connections from `peer` begin with a PROXY header.
     pub fn asks_for_header(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         let believes = |from: &ProxyProtocol| from.from.is_empty() || from.from.iter().any(|net| net.contains(&peer));

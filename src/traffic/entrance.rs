@@ -1,4 +1,4 @@
-//! What every request passes first, whichever way it came in: who asks, whether that address may, and not too often.
+//! The checks that every request passes first, on either path: client address, access rules and rate limits.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ pub struct Entrance {
 }
 
 impl Entrance {
-    /// An entrance for as many as `limits` allow. `answers` counts what all requests were answered, and `access_log`
-    /// takes them down, if there is one; `ids` is the header for the ids of requests, if they have any.
+    /// Creates an entrance with these `limits`. `answers` counts the status of every answer, `access_log` records
+    /// requests if it is set, and `ids` is the header of request IDs if they are enabled.
     #[must_use]
     pub fn new(
         limits: Arc<Limits>,
@@ -38,51 +38,51 @@ impl Entrance {
         Self { limits, answers, access_log, ids }
     }
 
-    /// What clients may take, and what was refused them.
+    /// The limits of clients, with counts of refusals.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// A request that came in here was answered with this status, or its client went first.
+    /// Counts a request by the status of its answer, or as abandoned by its client.
     pub fn answered(&self, status: Option<u16>) {
         self.answers.count(status);
     }
 
-    /// Where requests are written down, if they are.
+    /// The access log, if enabled.
     #[must_use]
     pub fn access_log(&self) -> Option<&AccessLog> {
         self.access_log.as_deref()
     }
 
-    /// The header for the ids of requests, if they have any.
+    /// The header of request IDs, if enabled.
     #[must_use]
     pub fn id_header(&self) -> Option<&RequestIdHeader> {
         self.ids.as_ref()
     }
 
-    /// The id of a request with this head, over a connection from `peer`, if requests have any.
+    /// The ID of a request with this head on a connection from `peer`, if request IDs are enabled.
     #[must_use]
     pub fn id_of(&self, rules: &Rules, peer: IpAddr, head: &dyn Head) -> Option<RequestId> {
         let header = self.ids.as_ref()?;
         Some(RequestId::of(header, rules.clients.is_proxy(peer.to_canonical()), head))
     }
 
-    /// Whether one more connection may be served, from this address if it is known yet. One of our own proxies has as
-    /// many as it needs: its clients share them.
+    /// Whether the limits allow one more connection, also per address if `client` is known. Trusted proxies are exempt
+    /// from the limit per address because their clients share their connections.
     #[must_use]
     pub fn admit(&self, rules: &Rules, peer: Option<IpAddr>) -> Option<ConnectionGuard> {
         self.limits.admit(peer.filter(|peer| !rules.clients.is_proxy(*peer)))
     }
 
-    /// Whether a connection may still be served, now that it is known (PROXY protocol) whose it is.
+    /// Whether the limits still allow a connection after its PROXY header named the client.
     #[must_use]
     pub fn admit_as(&self, rules: &Rules, admitted: &mut ConnectionGuard, peer: IpAddr) -> bool {
         rules.clients.is_proxy(peer) || self.limits.admit_as(admitted, peer)
     }
 
-    /// Lets a request of `client` in, and counts it. `endpoint` is what it asks, if the edge answers it itself; it
-    /// decides how a refusal is worded.
+    /// Checks a request of `client` against the limits and counts it. `endpoint` is set if the edge itself answers the
+    /// request; it selects the format of a refusal.
     ///
     /// # Errors
     /// The answer, if the request is refused.
@@ -96,7 +96,8 @@ impl Entrance {
         self.decide(rules, client, method, endpoint, Limits::take)
     }
 
-    /// The same without counting it, for a request that is passed on to where [`Entrance::enter`] decides.
+    /// Checks a request without counting it. Used before a request is passed to the proxy, where [`Entrance::enter`]
+    /// decides.
     ///
     /// # Errors
     /// As of [`Entrance::enter`].

@@ -1,6 +1,6 @@
-//! A folder whose files are served: which file a path means, found without Pingora.
+//! A folder of static files: maps a request path to a file, independently of Pingora.
 //!
-//! No file outside the folder is ever opened, whatever the path or link: the kernel sees to it (`openat2` with
+//! A path or symbolic link can never open a file outside the folder: the kernel enforces this (`openat2` with
 //! `RESOLVE_BENEATH`, Linux 5.6).
 
 use std::fs::File;
@@ -14,10 +14,10 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::config;
 
-/// A folder, open.
+/// An open folder.
 pub struct Folder {
     root: Arc<OwnedFd>,
-    /// The index file, and what is served in place of a missing file.
+    /// The index file, and the fallback for missing files.
     pub settings: config::Files,
 }
 
@@ -25,15 +25,15 @@ pub struct Folder {
 pub struct Found {
     /// Open for reading.
     pub file: File,
-    /// In bytes.
+    /// Size in bytes.
     pub length: u64,
-    /// When it was last changed.
+    /// Modification time.
     pub modified: SystemTime,
-    /// Its name decides what kind of file it is.
+    /// The name, whose extension decides the content type.
     pub name: String,
 }
 
-/// What a path leads to.
+/// The result of looking up a path.
 pub enum Entry {
     /// A regular file.
     File(Found),
@@ -48,14 +48,14 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// If it is not there any more.
+    /// If the folder no longer exists.
     pub fn open(settings: &config::Files) -> io::Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::PATH;
         let root = rustix::fs::open(&settings.root, flags, Mode::empty())?;
         Ok(Self { root: Arc::new(root), settings: settings.clone() })
     }
 
-    /// Looks for a file. The disk may be slow, so no worker waits for it.
+    /// Looks up a file on a blocking thread, because a slow disk must not stall a worker.
     pub async fn find(&self, name: String) -> io::Result<Entry> {
         let root = Arc::clone(&self.root);
         let found = tokio::task::spawn_blocking(move || look(&root, name)).await;
@@ -65,12 +65,12 @@ impl Folder {
 
 fn look(root: &OwnedFd, name: String) -> io::Result<Entry> {
     use rustix::io::Errno;
-    // Without NONBLOCK a pipe would be waited for.
+    // Without NONBLOCK, opening a pipe would block.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let file = match rustix::fs::openat2(root.as_fd(), name.as_str(), flags, Mode::empty(), resolve) {
         Ok(file) => File::from(file),
-        // A link out of the folder leads nowhere (XDEV), and so does one to itself.
+        // A link that leaves the folder (XDEV) or forms a loop counts as missing.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::XDEV | Errno::LOOP | Errno::NAMETOOLONG | Errno::NXIO) => {
             return Ok(Entry::Nothing);
         }
@@ -86,8 +86,8 @@ fn look(root: &OwnedFd, name: String) -> io::Result<Entry> {
     Ok(Entry::File(Found { length: about.len(), modified: about.modified()?, file, name }))
 }
 
-/// The file that a path asks for, relative to the folder. None if a path can mean no file of ours: hidden ones are not
-/// served, but for those of RFC 8615.
+/// The file for a request path, relative to the folder. None if the path cannot name a served file. Hidden files are
+/// not served, except those of RFC 8615 (`/.well-known/`).
 pub fn file_name(path: &str, index: &str) -> Option<String> {
     let decoded = percent_decode_str(path.strip_prefix('/')?).decode_utf8().ok()?;
     let (folders, last) = decoded.rsplit_once('/').unwrap_or(("", &decoded));

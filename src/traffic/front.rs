@@ -1,12 +1,13 @@
-//! The front door: reads the head of every request, answers what [`Shop`] can answer, and lends all else to Pingora.
+//! The front door: reads the head of every request, answers what [`Shop`] can answer, and lends all other connections
+//! to Pingora.
 //!
-//! Pingora's way costs several microseconds and tens of kilobytes a connection before any code of ours runs; a refusal
-//! needs neither. So connections are accepted here. A request that is beyond doubt, without a body, and for a place of
-//! the shop is answered at once ([`head`] says what is beyond doubt, [`render`] writes it). For any other request the
-//! connection is lent to Pingora ([`loaned_stream`]) and comes back for the next one. What waits costs next to nothing:
-//! a [`connection`] between two requests holds no buffer.
+//! Pingora spends several microseconds and tens of kilobytes per connection before it calls our code; a refusal needs
+//! neither. The front door therefore accepts connections itself. It answers a request at once if the request is
+//! unambiguous ([`head`] defines this), has no body and addresses an endpoint of the shop ([`render`] writes the
+//! answer). For any other request it lends the connection to Pingora ([`lent`]), which returns it for the next request.
+//! Idle connections are cheap: a [`connection`] between two requests holds no buffer.
 //!
-//! The two ways give the same answers, byte for byte; a test compares them.
+//! Both paths give the same answers, byte for byte; a test compares them.
 
 mod connection;
 mod flood;
@@ -46,27 +47,27 @@ use crate::traffic::entrance::Entrance;
 use crate::traffic::proxy::Proxy;
 use crate::traffic::rules::Current;
 
-/// How long nothing is accepted after the system refused a connection, most likely for want of file descriptors.
+/// How long accepting pauses after the system refused a connection, usually for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The door of an edge. Every connection holds it, and with it the proxy.
+/// The front door of an edge. Every connection holds a reference to it, and so to the proxy.
 pub struct Front {
     shop: Arc<Shop>,
     proxy: Arc<HttpProxy<Proxy>>,
     entrance: Arc<Entrance>,
     rules: Current,
-    /// PROXY headers that were none.
+    /// Limits the log lines about invalid PROXY headers.
     header_log: Throttle,
-    /// What Pingora looks at when it is lent a connection.
+    /// The shutdown signal for Pingora while it holds a connection.
     shutdown: ShutdownWatch,
-    /// The same for connections that are here, which look at it after every request.
+    /// The same signal for connections held here, which check it after every request.
     stopping: AtomicBool,
     stop: Notify,
 }
 
 impl Front {
-    /// A door to `shop`, and to `proxy` behind it, for those whom `entrance` lets in by the `rules`. `shutdown` becomes
-    /// true when the edge has to stop.
+    /// Creates the front door of `shop` and `proxy`. `entrance` and `rules` decide which clients are admitted.
+    /// `shutdown` becomes true when the edge must stop.
     #[must_use]
     pub fn new(
         shop: Arc<Shop>,
@@ -80,11 +81,9 @@ impl Front {
         Self { shop, proxy, entrance, rules, header_log: Throttle::default(), shutdown, stopping, stop }
     }
 
-    /// Serves `listeners` until told to stop; each has its [`Door`] among the rules, in the same order. Connections
-    /// under way are then left to finish their requests, and those between two of them to send one more; see
-    /// [`Rules::farewell`].
+    /// Serves `listeners` until shutdown; the [`Door`]s in the rules have the same order. On shutdown, connections
+    /// finish their current request, and idle ones may send one more; see [`Rules::farewell`].
     ///
-    /// [`Door`]: super::door::Door
     /// [`Rules::farewell`]: crate::traffic::rules::Rules::farewell
     pub async fn serve(self, listeners: Vec<Listener>) {
         let front = Arc::new(self);
@@ -93,7 +92,7 @@ impl Front {
             open.spawn(Arc::clone(&front).accept(listener, index));
         }
         while open.join_next().await.is_some() {}
-        // Release, so that whoever is woken sees it.
+        // Release, so that a woken connection sees the flag.
         front.stopping.store(true, Ordering::Release);
         front.stop.notify_waiters();
     }
@@ -118,11 +117,11 @@ impl Front {
         }
     }
 
-    /// Takes a connection on that came to this listener, if the limits allow it.
+    /// Serves a connection accepted on this listener, if the limits allow it.
     fn welcome(self: &Arc<Self>, index: usize, stream: Stream, peer: SocketAddr) {
         let rules = self.rules.load();
         let door = &rules.doors[index];
-        // Who names the client counts for itself only in all.
+        // A peer that names its client in a PROXY header counts only towards the total.
         let known = (!door.asks_for_header(peer.ip())).then_some(peer.ip());
         let Some(admitted) = self.entrance.admit(&rules, known) else { return stream.reset() };
         let (front, door) = (Arc::clone(self), Arc::clone(door));
@@ -133,7 +132,7 @@ impl Front {
         }
     }
 
-    /// The id of a request as answers carry it.
+    /// The request ID as a header field of answers.
     fn id_of<'a>(&'a self, logged: Option<&'a LoggedRequest<'_>>) -> Option<render::Id<'a>> {
         Some((self.entrance.id_header()?.sent.as_str(), logged?.id.as_ref()?))
     }
@@ -141,7 +140,7 @@ impl Front {
     /// Waits until the edge stops.
     async fn stopped(&self) {
         let mut stop = pin!(self.stop.notified());
-        // Registered first, so that nothing can be missed in between.
+        // Registered first, or a notification in between would be missed.
         stop.as_mut().enable();
         if !self.is_stopping() {
             stop.await;
@@ -154,7 +153,7 @@ impl Front {
     }
 }
 
-/// Whether only the connection that was to be accepted is gone.
+/// Whether the error concerns only the connection being accepted, not the listener.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)

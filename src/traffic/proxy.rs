@@ -1,9 +1,9 @@
-//! The only [`ProxyHttp`]: what happens to a request that is not answered by us, from its head to its answer.
+//! The only [`ProxyHttp`]: handles a request that the front door does not answer, from its head to its answer.
 //!
-//! In order: `request_filter` finds the route, `upstream_peer` the backend, `upstream_request_filter` what the backend
-//! is told about the client, `response_filter` sees the answer pass, and `upstream_response_body_filter` its end.
-//! `fail_to_connect` and `error_while_proxy` decide whether another backend is tried, and `fail_to_proxy` tells the
-//! client that none could answer.
+//! In order: `request_filter` finds the route, `upstream_peer` picks the backend, `upstream_request_filter` sets the
+//! headers for the backend, `response_filter` handles the head of the answer, and `upstream_response_body_filter` its
+//! body. `fail_to_connect` and `error_while_proxy` decide whether to try another backend, and `fail_to_proxy` sends an
+//! error if no backend answered.
 
 mod compression;
 mod context;
@@ -64,25 +64,26 @@ pub struct Proxy {
     /// Failures of requests that the edge answers itself.
     own_log: RequestErrorLog,
     entrance: Arc<Entrance>,
-    /// Never used: every connection holds the proxy, so when the other end finds this one gone, so are they all.
+    /// Never read. Every connection holds the proxy, so the other end of this channel closes when the last connection
+    /// ends.
     _alive: mpsc::Sender<Infallible>,
 }
 
 impl Proxy {
-    /// A proxy for the sales of `shop`, and for all else as the `rules` say. `alive` is dropped with the last
-    /// connection.
+    /// Creates the proxy: `shop` answers purchases, and `rules` route all other requests. `alive` is dropped with the
+    /// last connection.
     #[must_use]
     pub fn new(shop: Arc<Shop>, rules: Current, entrance: Arc<Entrance>, alive: mpsc::Sender<Infallible>) -> Self {
         Self { shop, rules, own_log: RequestErrorLog::default(), entrance, _alive: alive }
     }
 
-    /// Waits on the client, from this request on. Pingora's own are none for writing, and none at all between the
+    /// Sets the client timeouts from this request on. By default Pingora has none for writing and none between the
     /// requests of a connection.
     fn limit_waits(client: &ClientTimeouts, session: &mut Session) {
         session.set_read_timeout(Some(client.read));
         session.set_write_timeout(Some(client.send));
-        // Only if the connection is to be kept at all: Pingora would otherwise keep the connections of HTTP/1.0 clients
-        // that wait for their end. It counts in whole seconds, and takes 0 for no limit.
+        // Only if the connection is to be kept: otherwise Pingora would keep connections of HTTP/1.0 clients that wait
+        // for the close. The timeout is in whole seconds, and 0 means no limit.
         if session.get_keepalive().is_some() {
             let keepalive = client.keepalive;
             let seconds = keepalive.as_secs() + u64::from(keepalive.subsec_nanos() > 0);
@@ -90,7 +91,7 @@ impl Proxy {
         }
     }
 
-    /// Answers with this status, and with the operator's page if there is one for it.
+    /// Answers with this status, using the operator's page if one is configured.
     async fn refuse(&self, session: &mut Session, ctx: &RequestContext, status: StatusCode) -> Result<()> {
         let answer = pages::answer(&ctx.rules.pages, status);
         match ctx.route {
@@ -99,7 +100,7 @@ impl Proxy {
         }
     }
 
-    /// Lets the client into the route; gives the answer if it may not.
+    /// Checks the limits of the route. Returns the answer if the request is refused.
     fn turn_away(&self, session: &Session, index: usize, ctx: &mut RequestContext) -> Option<Cow<'static, Answer>> {
         let (route, client) = (&ctx.rules.routes[index], ctx.client.address);
         if !route.access.allows(client) {
@@ -121,7 +122,7 @@ impl Proxy {
         None
     }
 
-    /// The place that the request failed at is left, and the next one chosen if there may be one.
+    /// Leaves the backend that failed, and picks another if a retry is allowed.
     fn go_elsewhere(session: &Session, ctx: &mut RequestContext) {
         if let Some(failed) = ctx.leave() {
             ctx.tried.push(failed.id());
@@ -141,8 +142,8 @@ impl ProxyHttp for Proxy {
         RequestContext::new(self.rules.load_full())
     }
 
-    /// None, unless requests have ids: Pingora's default adds a compression module to every request, only to leave it
-    /// switched off.
+    /// No modules unless request IDs are enabled: Pingora's default adds a disabled compression module to every
+    /// request.
     fn init_downstream_modules(&self, modules: &mut HttpModules) {
         if self.entrance.id_header().is_some() {
             modules.add_module(Box::new(RequestIdModule));
@@ -156,7 +157,7 @@ impl ProxyHttp for Proxy {
         self.name(session, ctx);
         Self::limit_waits(&ctx.rules.client, session);
         if let HttpSession::H1(session) = session.as_downstream_mut() {
-            // Requests that come in one heap are answered one after the other, as HTTP/1.1 has it (RFC 9112, 9.3.2).
+            // Pipelined requests are answered one after the other (RFC 9112, 9.3.2).
             session.set_pipelining_enabled(true);
         }
         if let Some(answer) = refusal::of(session) {
@@ -169,13 +170,13 @@ impl ProxyHttp for Proxy {
         let endpoint = shop.find(&path);
         ctx.sale = endpoint.map(|endpoint| Arc::clone(endpoint.sale()));
         let method = session.req_header().method.as_str();
-        // The front door has decided the same of plain requests, without counting them; here every request comes by.
+        // The front door decides the same for plain requests without counting them; every request is counted here.
         if let Err(answer) = self.entrance.enter(&ctx.rules, ctx.client.address, method, endpoint) {
             ctx.log_fields.answered(answer);
             reply::send(session, answer).await?;
             return Ok(true);
         }
-        // What the edge answers itself comes before anything is routed.
+        // The edge's own endpoints take precedence over routes.
         if let Some(endpoint) = endpoint {
             let answer = own::answer(session, endpoint, ctx.client, ctx.rules.client.read).await?;
             ctx.log_fields.answered(&answer);
@@ -184,7 +185,7 @@ impl ProxyHttp for Proxy {
         }
 
         let request = session.req_header();
-        // HTTP/2 says it in the target; where both are there, they are the same.
+        // HTTP/2 has the host in the target; if `Host` is there too, both are equal.
         let authority = || request.uri.authority().map(|authority| authority.as_str());
         let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).or_else(authority);
         let Some(index) = route::find(&ctx.rules.routes, host, request.uri.path()) else {
@@ -223,7 +224,7 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    /// Counts the body, for one that does not say beforehand how long it is.
+    /// Counts the bytes of a body whose length was not declared.
     async fn request_body_filter(
         &self,
         session: &mut Session,
@@ -259,7 +260,7 @@ impl ProxyHttp for Proxy {
         let now = Instant::now();
         ctx.log_fields.chosen(now);
         ctx.asked = Some(now);
-        // It is sent from its beginning.
+        // The retry sends the body from its beginning.
         ctx.body = 0;
 
         peer.options.connection_timeout = Some(timeouts.connect);
@@ -317,7 +318,7 @@ impl ProxyHttp for Proxy {
         {
             ctx.group().upstream.succeeded(at);
         }
-        // It speaks of the backend's connection; `Connection` itself is always written anew.
+        // It describes the connection to the backend; `Connection` itself is always rewritten.
         answer.remove_header("keep-alive");
         if pages::takes_the_place(&ctx.rules.pages, answer.status) {
             ctx.intercepted = Some(answer.status);
@@ -330,17 +331,17 @@ impl ProxyHttp for Proxy {
             forward::apply_to_answer(&route.response_headers, answer)?;
         }
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
-            // A tunnel may be silent in one direction for as long as it likes; the wait on the backend bounds it.
+            // A tunnel may be idle in one direction indefinitely; the backend timeout bounds it.
             session.set_read_timeout(None);
         }
         if session.req_header().version < Version::HTTP_11 && answer.remove_header(&TRANSFER_ENCODING).is_some() {
-            // The client does not know chunks (RFC 9112, 6.1): for it, the body ends with the connection.
+            // The client does not support chunks (RFC 9112, 6.1), so closing the connection ends the body.
             session.set_keepalive(None);
         }
         Ok(())
     }
 
-    /// With the last of its answer, the backend has room for another request, however long the client takes to read it.
+    /// Frees the backend's slot at the end of its answer, even if the client is still reading.
     fn upstream_response_body_filter(
         &self,
         _session: &mut Session,
@@ -367,7 +368,7 @@ impl ProxyHttp for Proxy {
         Ok(None)
     }
 
-    /// No connection, so nothing of the request was sent: any request may go elsewhere.
+    /// Without a connection nothing was sent, so any request may be retried elsewhere.
     fn fail_to_connect(
         &self,
         session: &mut Session,
@@ -375,7 +376,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut RequestContext,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        // Pingora calls it an internal error when we are the ones who have no socket or port left.
+        // Pingora reports an internal error if this machine has no socket or port left.
         if let Some(at) = ctx.at.as_ref().filter(|_| *error.etype() != ErrorType::InternalError) {
             ctx.group().upstream.failed(at, error.etype().as_str());
         }
@@ -384,10 +385,10 @@ impl ProxyHttp for Proxy {
         error
     }
 
-    /// The connection broke, or the backend said nothing, or nonsense. As Nginx's `proxy_next_upstream error timeout`:
-    /// the request goes elsewhere if nothing of the answer reached the client and sending it twice means the same as
-    /// sending it once. Pingora can tell neither how much of a request went out nor whether the backend acted on it, so
-    /// any other request, a POST above all, is never sent twice, not even when a pooled connection was found closed.
+    /// The connection broke, or the backend timed out or sent an invalid answer. As with nginx's `proxy_next_upstream
+    /// error timeout`, Spikegate retries elsewhere only if no part of the answer reached the client and the method is
+    /// idempotent. Pingora does not report how much of a request was sent or whether the backend acted on it. Spikegate
+    /// therefore never sends other requests, such as POST, twice, even if a pooled connection was found closed.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
@@ -400,8 +401,8 @@ impl ProxyHttp for Proxy {
             && *error.etype() == ErrorType::ReadTimedout
             && !session.is_body_done()
         {
-            // It may have waited for the rest of the request, as we did. Streams of HTTP/2 have no deadline for that
-            // but this, and no client may put a backend out of service by saying nothing.
+            // The backend may have been waiting for the rest of the request, as the edge was. HTTP/2 streams have no
+            // other deadline for that, and a client must not be able to take a backend out of service by stalling.
             error.esource = ErrorSource::Downstream;
         }
         let by_backend = *error.esource() == ErrorSource::Upstream;
@@ -414,7 +415,7 @@ impl ProxyHttp for Proxy {
             && !ctx.found_stale;
 
         if repeatable && stale {
-            // The backend closed the connection while it was idle, which is its right and no failure.
+            // The backend closed an idle connection, which is not a failure.
             ctx.found_stale = true;
             ctx.next = ctx.at.take();
         } else {
@@ -432,7 +433,7 @@ impl ProxyHttp for Proxy {
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestContext) -> FailToProxy {
         if let Some(status) = ctx.intercepted {
             session.set_keepalive(None);
-            // An error here is a client that left.
+            // An error here means that the client left.
             let _ = self.refuse(session, ctx, status).await;
             return FailToProxy { error_code: status.as_u16(), can_reuse_downstream: false };
         }
@@ -446,14 +447,14 @@ impl ProxyHttp for Proxy {
         };
         let log = group.map_or(&self.own_log, |group| &group.log);
         error_report::record(log, failure, error, session, place);
-        // The backend has no more to do with it.
+        // The backend is done with the request.
         ctx.leave();
         let unanswered = session
             .response_written()
             .is_none_or(|answer| answer.status.is_informational() && answer.status != StatusCode::SWITCHING_PROTOCOLS);
-        // Pingora does not keep a connection after a failure, so the client is told.
+        // Pingora closes the connection after a failure, so the answer announces that.
         session.set_keepalive(None);
-        // An error here is a client that left.
+        // An error here means that the client left.
         let _ = match (failure, ctx.max_body()) {
             _ if !unanswered => Ok(()),
             (RequestError::BackendsFull, _) => reply::send(session, reply::busy()).await,
@@ -466,7 +467,7 @@ impl ProxyHttp for Proxy {
         FailToProxy { error_code: failure.code(), can_reuse_downstream: false }
     }
 
-    /// Counts every request that came this ctx, once it is over.
+    /// Counts every request at its end.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestContext) {
         self.write_down(session, ctx);
         let status = session.response_written().map(|answer| answer.status.as_u16());
@@ -477,31 +478,31 @@ impl ProxyHttp for Proxy {
         if ctx.group.is_some() {
             let metrics = ctx.group().upstream.metrics();
             metrics.codes.count(status);
-            // A tunnel is open for as long as its ends like it to be.
+            // The lifetime of a tunnel is up to its ends, so its duration is not recorded.
             if let Some(began) = ctx.began.filter(|_| !session.was_upgraded()) {
                 metrics.waits.add(began.elapsed());
             }
         }
     }
 
-    /// What is worth a line was written by `fail_to_proxy`.
+    /// `fail_to_proxy` has already logged failures.
     fn suppress_error_log(&self, _session: &Session, _way: &RequestContext, _error: &Error) -> bool {
         true
     }
 
-    /// A request that another backend may still answer is not worth a line; the backend's health has one.
+    /// Failures that are retried are not logged; changes of the backend's health are.
     fn suppress_proxy_warn_log(&self, _: &Session, _: &RequestContext, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
     }
 }
 
-/// A backend of this group for a request.
+/// Picks a backend of this group for a request.
 fn pick(upstream: &Upstream, session: &Session, ctx: &RequestContext) -> Result<Pick, PickError> {
     let client = ctx.client.address;
     upstream.pick(client, |key| hash_key::hash(session.req_header(), client, key), ctx.tried.as_slice())
 }
 
-/// Begins to trace a request of `client` for the route of this prefix.
+/// Starts the trace of a request of `client` on the route with this prefix.
 fn begin_trace(session: &Session, client: Client, route: &str) -> Option<Box<trace::Request>> {
     let request = session.req_header();
     let parent = if client.by_proxy { trace::parent(request) } else { None };
@@ -520,7 +521,7 @@ fn is_encrypted(session: &Session) -> bool {
     session.digest().is_some_and(|digest| digest.ssl_digest.is_some())
 }
 
-/// Where the connection came from; all zeros for a connection without an address, which no listener makes.
+/// The peer address; all zeros for a connection without an address, which no listener creates.
 fn peer_address(session: &Session) -> SocketAddr {
     let address = session.client_addr().and_then(|address| address.as_inet());
     address.copied().unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into())

@@ -31,15 +31,16 @@ use crate::sale::shop::{Endpoint, Started};
 use crate::traffic::door::Door;
 use crate::traffic::proxy::{and_whether_asked, with_head_deadline};
 
-/// How long the rest of a request that is refused half-read is read and thrown away: Nginx's `lingering_timeout`.
+/// How long the edge reads and discards the rest of a request that it refused before its end (nginx:
+/// `lingering_timeout`).
 const LINGER: Duration = Duration::from_secs(5);
 
 thread_local! {
-    /// What a thread reads into. Only what is left of it when there is nothing more to do is kept by the connection.
+    /// Read buffer of each thread. A connection keeps only the bytes that are left when it has to wait.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; HEAD_MAX].into());
 }
 
-/// A connection while it is here.
+/// A connection while the front door holds it.
 pub struct Connection {
     front: Arc<Front>,
     door: Arc<Door>,
@@ -48,23 +49,23 @@ pub struct Connection {
     client: SocketAddr,
     /// Counts it.
     _admitted: ConnectionGuard,
-    /// Read and not yet understood.
+    /// Bytes read but not yet parsed.
     ahead: Vec<u8>,
-    /// How much of `ahead` is known not to be a whole head.
+    /// How many bytes of `ahead` are known not to contain a complete head.
     looked_at: usize,
 }
 
-/// What comes next that is not done while polling.
+/// The next step that polling cannot do.
 enum Continuation {
-    /// The ledger has the word. What was asked may be answered on a kept connection.
+    /// The request waits for the ledger. The connection may be kept after the answer.
     Wait(Pin<Box<dyn Future<Output = Cow<'static, Answer>> + Send>>, Option<Box<ParkedRequest>>, bool),
-    /// The client takes an answer slowly.
+    /// The client reads an answer slowly.
     Write(Vec<u8>, bool),
-    /// Not for us. The bytes so far, and how many are still to come if that is known.
+    /// The request is for Pingora: the bytes so far, and how many are still to come if that is known.
     Lend(BytesMut, Option<u64>),
-    /// Answered before it was read to its end.
+    /// The request was answered before it was read to its end.
     Refuse(Box<Answer>, Option<Box<ParkedRequest>>),
-    /// Nothing comes any more, or nothing that is waited for.
+    /// The connection is finished: the client closed it or timed out.
     Close,
 }
 
@@ -88,11 +89,11 @@ impl Connection {
         loop {
             let continuation =
                 poll_fn(|cx| SCRATCH.with_borrow_mut(|scratch| self.poll_step(scratch, &mut wait, cx))).await;
-            // What is rare or large is boxed, so that it is not a part of every connection.
+            // Rare or large states are boxed because they would enlarge every connection.
             let is_kept = match continuation {
                 Continuation::Wait(answer, parked, keep_alive) => {
                     let answer = answer.await;
-                    // Nearly always it goes out at once.
+                    // The write nearly always completes at once.
                     match self.answer_now(answer, parked, keep_alive) {
                         None => true,
                         Some(Continuation::Write(unsent, keep_alive)) => {
@@ -119,13 +120,13 @@ impl Connection {
         }
     }
 
-    /// Reads and answers for as long as there is something to read and the answers are in memory.
+    /// Reads and answers while there is data to read and answers are available in memory.
     fn poll_step(&mut self, scratch: &mut [u8], wait: &mut Wait<'_, '_>, cx: &mut Context<'_>) -> Poll<Continuation> {
         let mut filled = self.ahead.len();
         scratch[..filled].copy_from_slice(&self.ahead);
         loop {
             let mut begin = 0;
-            // A head ends with a line, so nothing new is to be understood before one has ended.
+            // A head ends with a line, so parsing can wait for the next end of line.
             while begin < filled && (self.looked_at == 0 || scratch[self.looked_at..filled].contains(&b'\n')) {
                 self.looked_at = 0;
                 let (step, read) = self.take(&scratch[begin..filled], cx);
@@ -163,8 +164,8 @@ impl Connection {
         }
     }
 
-    /// Understands the request that `bytes` begin with, and answers it if that can be done at once. Says how many bytes
-    /// it took; none if they are not a whole head.
+    /// Parses the request at the start of `bytes` and answers it if that is possible at once. Returns the number of
+    /// bytes consumed, 0 if the head is incomplete.
     fn take(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> (Option<Continuation>, usize) {
         let mut room = Room::default();
         let request = match head::parse(bytes, &mut room) {
@@ -181,8 +182,8 @@ impl Connection {
             LoggedRequest::new(front, &rules, *peer, client.address, &request, sale, may_be_refused)
         };
         let Some(endpoint) = endpoint else {
-            // The proxy decides again, and counts the request: its way is also taken by requests that never come by
-            // here. A refusal costs less here.
+            // The proxy decides again and counts the request, because some requests reach it without passing here.
+            // Refusing here is cheaper.
             if request.is_plain
                 && let Err(answer) = entrance.would_enter(&rules, client.address, request.method)
             {
@@ -208,8 +209,8 @@ impl Connection {
         (continuation, request.len)
     }
 
-    /// Redirects the request that `bytes` begin with to HTTPS. One with a body, or of unknown end, is the connection's
-    /// last.
+    /// Redirects the request at the start of `bytes` to HTTPS. If the request has a body or its end is unknown, the
+    /// connection closes afterwards.
     fn redirect(
         &mut self,
         redirect: Redirect,
@@ -219,7 +220,7 @@ impl Connection {
     ) -> (Option<Continuation>, usize) {
         let Self { front, wire, client: peer, .. } = self;
         let rules = front.rules.load();
-        // Headers of a doubtful request may mean this or that, so only the connection itself tells who asks.
+        // The headers of an ambiguous request cannot be trusted, so the peer address identifies the client.
         let (client, method) = match &parsed {
             Parsed::Clear(request) => (rules.clients.of(peer.ip(), request), request.method),
             _ => (rules.clients.of(peer.ip(), &()), ""),
@@ -258,7 +259,7 @@ impl Connection {
         }
     }
 
-    /// Nothing to read: until when?
+    /// The deadline for the next bytes.
     fn poll_wait(&mut self, wait: &mut Wait<'_, '_>, cx: &mut Context<'_>) -> Poll<Continuation> {
         let is_idle = self.ahead.is_empty();
         ready!(wait.poll(is_idle, &self.front.rules.load(), || self.front.is_stopping(), cx));
@@ -268,7 +269,7 @@ impl Connection {
         })
     }
 
-    /// Writes all of `bytes`; whether that succeeded.
+    /// Writes all of `bytes`. Returns whether that succeeded.
     async fn write(&mut self, bytes: &[u8]) -> bool {
         let writing = async {
             self.wire.write_all(bytes).await?;
@@ -277,8 +278,8 @@ impl Connection {
         matches!(timeout(self.front.rules.load().client.send, writing).await, Ok(Ok(())))
     }
 
-    /// Lends the connection to Pingora for the request that `bytes` begin, of which `owed` bytes are to come. It comes
-    /// back for the next request, unless it is not known where this one ends: then Pingora keeps it.
+    /// Lends the connection to Pingora for the request at the start of `bytes`; `owed` bytes of it are still to come.
+    /// Pingora returns the connection for the next request, or keeps it if the end of this request is unknown.
     async fn lend(mut self, bytes: BytesMut, owed: Option<u64>) -> Option<Self> {
         if owed.is_none() {
             debug_assert!(self.ahead.is_empty(), "all that was read is Pingora's");
@@ -323,7 +324,7 @@ impl Connection {
         }
     }
 
-    /// Answers a request that was not read to its end, and waits for the client to see that.
+    /// Answers a request that was not read to its end, and lingers until the client can have read the answer.
     async fn refuse(mut self, answer: Answer, parked: Option<Box<ParkedRequest>>) {
         self.front.entrance.answered(Some(answer.status));
         let summary = AnswerSummary::of(&answer);
@@ -338,14 +339,14 @@ impl Connection {
             None => render(answer, None),
         };
         if self.write(&bytes).await && self.wire.shutdown().await.is_ok() {
-            // Closing while bytes wait to be read makes the kernel send a reset, and that may overtake the answer.
+            // If unread bytes remain, closing sends a reset, which may overtake the answer.
             let _ = timeout(LINGER, async { while self.wire.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {} })
                 .await;
         }
     }
 }
 
-/// Answers a request at once, as far as the client takes the answer, and writes its line.
+/// Writes the answer as far as the client accepts it without blocking, and logs the request.
 fn answer_at_once(
     front: &Front,
     wire: &mut Wire,
@@ -384,7 +385,7 @@ impl Front {
     }
 }
 
-/// A status, and nothing more is read than `bytes`.
+/// Answers with a status. Reads nothing after `bytes`.
 fn refusal(front: &Front, peer: SocketAddr, status: StatusCode, bytes: &[u8]) -> Continuation {
     let logged = LoggedRequest::malformed(front, &front.rules.load(), peer, bytes);
     Continuation::Refuse(Box::new(Answer::bare(status)), logged.park(front, None, bytes))

@@ -1,30 +1,30 @@
-//! Frames of HTTP/2 that make work and bring nothing.
+//! Limits HTTP/2 frames that cause work without serving a request.
 //!
-//! h2 bounds what such frames can make the edge keep, but not how many of them it reads. A client may send as many as
-//! it has earned: some to begin with, some with time, some with each request, and some with what it is sent, since
-//! clients measure the line by PINGs while they download.
+//! h2 limits the memory that such frames can occupy, but not their number. A client has a budget of frames: some at
+//! first, more over time, with each request, and with the bytes sent to it, since clients measure bandwidth by PINGs
+//! during downloads.
 
 use std::io;
 use std::time::{Duration, Instant};
 
-/// What begins a connection, before its first frame.
+/// The connection preface, before the first frame.
 const PREFACE: usize = 24;
 const FRAME_HEAD: usize = 9;
 
-/// How many frames a client may have saved up, and has at first.
+/// The initial budget in frames, and its maximum.
 const SAVED_MAX: u32 = 1000;
-/// One frame is earned in this time ...
+/// Time that adds one frame to the budget.
 const EARNED_EVERY: Duration = Duration::from_millis(10);
-/// ... ten by a request, for which some clients send priorities ...
+/// Frames added per request, since some clients send priorities with it.
 const EARNED_BY_REQUEST: u32 = 10;
-/// ... and one by so many bytes that are sent to it.
+/// Bytes sent to the client that add one frame.
 const EARNED_BY_BYTES: usize = 1024;
 
-/// What a client may still send.
+/// The remaining budget of a client.
 #[derive(Debug)]
 pub struct Frames {
     head: [u8; FRAME_HEAD],
-    /// How much of `head` is there.
+    /// How many bytes of `head` have been read.
     filled: usize,
     /// Bytes until the next frame.
     left: usize,
@@ -34,15 +34,15 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Of a connection that begins now.
+    /// The budget of a new connection.
     pub fn new(now: Instant) -> Self {
         Self { head: [0; FRAME_HEAD], filled: 0, left: PREFACE, saved: SAVED_MAX, sent: 0, earned_at: now }
     }
 
-    /// Looks at what the client said. `now` is only asked when it has spent what it had.
+    /// Counts the frames in bytes from the client. Calls `now` only when the budget is used up.
     ///
     /// # Errors
-    /// If it has sent more than it may.
+    /// If the client exceeded its budget.
     pub fn received(&mut self, mut bytes: &[u8], now: impl Fn() -> Instant) -> io::Result<()> {
         loop {
             let skipped = self.left.min(bytes.len());
@@ -59,17 +59,17 @@ impl Frames {
             self.left = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
             self.filled = 0;
             match kind {
-                // HEADERS; whoever resets its streams for nothing is h2's.
+                // HEADERS; h2 limits streams that are opened and reset.
                 0x1 => self.earn(EARNED_BY_REQUEST),
-                // DATA, RST_STREAM, WINDOW_UPDATE and CONTINUATION, of which h2 knows what they are good for.
+                // DATA, RST_STREAM, WINDOW_UPDATE and CONTINUATION, which h2 checks.
                 0x0 | 0x3 | 0x8 | 0x9 => {}
-                // PRIORITY, SETTINGS, PING, GOAWAY, and what only later versions know.
+                // PRIORITY, SETTINGS, PING, GOAWAY and unknown types.
                 _ => self.spend(&now)?,
             }
         }
     }
 
-    /// So many bytes were sent to the client.
+    /// Adds to the budget for `bytes` sent to the client.
     pub fn sent(&mut self, bytes: usize) {
         self.sent += bytes;
         if self.sent >= EARNED_BY_BYTES {

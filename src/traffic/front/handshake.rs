@@ -17,10 +17,10 @@ use super::{Front, http2};
 use crate::limits::ConnectionGuard;
 use crate::traffic::door::Door;
 
-/// What begins a connection of HTTP/2 (RFC 9113, 3.4).
+/// The client connection preface of HTTP/2 (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How long a handshake may still take when the edge stops: a few round trips.
+/// Time left for a handshake when the edge stops: a few round trips.
 const FINISH_WITHIN: Duration = Duration::from_secs(1);
 
 /// A connection that is ready for its first request.
@@ -43,7 +43,7 @@ enum Aborted {
 /// Completes the handshake and serves the connection until it ends. A client that does not complete the handshake
 /// within `client.read` is disconnected.
 pub async fn run(door: Arc<Door>, front: Arc<Front>, stream: Stream, peer: SocketAddr, mut admitted: ConnectionGuard) {
-    // Boxed, so that the state of the handshake is not a part of every connection.
+    // Boxed, because the state of the handshake would enlarge every connection.
     let negotiating =
         Box::pin(timeout(front.rules.load().client.read, negotiate(&door, &front, stream, peer, &mut admitted)));
     let deadline = async {
@@ -89,7 +89,7 @@ async fn negotiate(
     Ok(Negotiated { wire: Wire::Plain(stream), client, is_http2 })
 }
 
-/// Whether the client begins with HTTP/2. What it said is put back.
+/// Whether the client opens with HTTP/2. The bytes read are put back.
 async fn begins_with_preface(stream: &mut Stream) -> io::Result<bool> {
     let mut said = [0; PREFACE.len()];
     let mut len = 0;

@@ -1,8 +1,7 @@
-//! What the head of a request says, and whether it says so beyond doubt.
+//! Parses the head of a request and detects heads that are ambiguous.
 //!
-//! Two parsers that read the same bytes differently are how requests are smuggled. This one therefore understands only
-//! heads that leave no room for a second reading; all others are left to Pingora, together with everything that follows
-//! on their connection.
+//! Requests are smuggled when two parsers read the same bytes differently. This parser therefore accepts only heads
+//! that allow a single reading. It leaves all others to Pingora, with all later bytes of their connection.
 
 mod stored;
 
@@ -15,9 +14,9 @@ use crate::http::host::is_host;
 
 pub use self::stored::StoredHead;
 
-/// The most bytes of a head.
+/// The maximum size of a head, in bytes.
 pub const HEAD_MAX: usize = 32 * 1024;
-/// The most header fields that are looked at here; with more, a request is Pingora's.
+/// The maximum number of header fields parsed here; Pingora handles requests with more.
 const FIELDS_MAX: usize = 64;
 
 /// Room for the header fields of a request.
@@ -29,35 +28,35 @@ impl Default for Room<'_> {
     }
 }
 
-/// What some bytes are.
+/// The result of parsing.
 #[derive(Debug)]
 pub enum Parsed<'h, 'b> {
-    /// The beginning of a head.
+    /// An incomplete head.
     Partial,
-    /// A whole head that could be understood in more than one way, or that cannot be understood.
+    /// A complete head that is ambiguous or invalid.
     Doubtful,
-    /// A head that can be understood in one way only.
+    /// An unambiguous head.
     Clear(Request<'h, 'b>),
 }
 
-/// A head beyond doubt: it is clear where its request ends.
+/// An unambiguous head: the end of its request is known.
 #[derive(Debug)]
 pub struct Request<'h, 'b> {
     /// The method, as sent.
     pub method: &'b str,
     /// Path and query, as sent.
     pub target: &'b str,
-    /// 1 of HTTP/1.1, 0 of HTTP/1.0.
+    /// The minor version: 1 for HTTP/1.1, 0 for HTTP/1.0.
     pub minor_version: u8,
     /// The path, as sent.
     pub path: &'b str,
-    /// What stands behind the `?`, as sent.
+    /// The query after the `?`, as sent.
     pub query: Option<&'b str>,
-    /// How many bytes the head has.
+    /// Length of the head in bytes.
     pub len: usize,
-    /// How many bytes the body has.
+    /// Length of the body in bytes.
     pub body_len: u64,
-    /// Whether the client wants its connection kept.
+    /// Whether the client wants to keep the connection.
     pub keep_alive: bool,
     /// Whether everything that matters to an answer of ours is as usual: method, target, `Host` and `Connection`. There
     /// is no body.
@@ -65,7 +64,7 @@ pub struct Request<'h, 'b> {
     fields: &'h [Header<'b>],
 }
 
-/// Reads the head of the request that `bytes` begin with.
+/// Parses the head at the start of `bytes`.
 pub fn parse<'h, 'b>(bytes: &'b [u8], room: &'h mut Room<'b>) -> Parsed<'h, 'b> {
     let mut parsed = httparse::Request::new(&mut []);
     let len = match parsed.parse_with_uninit_headers(bytes, &mut room.0) {

@@ -1,12 +1,11 @@
-//! Connections of HTTP/2: every request of theirs is Pingora's.
+//! HTTP/2 connections: Pingora handles all of their requests.
 //!
-//! What a client may do is bounded: by h2, where it is the protocol's own (below, and in `options`), and here, where it
-//! is not. h2 refuses more streams than were agreed on, header lists that are too long, endless CONTINUATION, small
-//! DATA frames without end, streams that are reset before they were looked at, and faults that make the edge reset
-//! streams; and it reads no further while an answer to PING or SETTINGS waits to be written. How many of those it reads
-//! is [`super::flood`]'s. It does not know how long a request goes on after its stream was reset. So here a connection
-//! has no more requests under way than it may have streams, reset or not: those of whoever resets them quickly
-//! (CVE-2023-44487) wait in h2, which ends the connection at the 21st.
+//! h2 enforces the limits of the protocol (below, and in `options`): the number of streams, the size of header lists,
+//! endless CONTINUATION, endless small DATA frames, streams reset before they were accepted, and errors that make the
+//! edge reset streams. It stops reading while an answer to PING or SETTINGS waits to be written; [`super::flood`]
+//! limits how many of those frames it reads. h2 does not track how long a request runs after its stream was reset. The
+//! edge therefore limits the requests under way on a connection to the number of streams, including reset ones. Further
+//! streams that a client resets quickly (CVE-2023-44487) wait in h2, which closes the connection at the 21st.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -26,13 +25,13 @@ use super::loaned_stream::LoanedStream;
 use super::wire::Wire;
 use crate::limits::ConnectionGuard;
 
-/// Requests under way on a connection: Nginx's `http2_max_concurrent_streams`.
+/// Maximum number of requests under way on a connection (nginx: `http2_max_concurrent_streams`).
 const STREAMS_MAX: u32 = 128;
 
-/// What waits in the edge to be sent on a stream.
+/// Maximum number of bytes buffered for sending on a stream.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// Requests that no request may be (two lengths, no host), after which a connection is closed: Pingora's own number.
+/// Number of invalid requests (two lengths, no host) after which a connection is closed; the same as Pingora's.
 const MALFORMED_MAX: usize = 32;
 
 fn options() -> H2Options {
@@ -43,8 +42,8 @@ fn options() -> H2Options {
     options
 }
 
-/// Serves a connection until it ends: when the client is done with it, when it idles for too long, or when the edge
-/// stops and all that is under way is answered. `_admitted` counts it.
+/// Serves a connection until the client closes it, it has been idle for too long, or the edge stops and all requests
+/// under way are answered. `_admitted` counts it.
 pub async fn serve(front: Arc<Front>, wire: Wire, client: SocketAddr, _admitted: ConnectionGuard) {
     let lent = LoanedStream::for_http2(wire, client);
     let digest = Arc::new(Digest {
@@ -63,7 +62,7 @@ pub async fn serve(front: Arc<Front>, wire: Wire, client: SocketAddr, _admitted:
         let place = tokio::select! {
             biased;
             place = Arc::clone(&room).acquire_owned() => place,
-            // Reads and writes for the streams that there are.
+            // Drives reads and writes of the open streams.
             _ = poll_fn(|cx| connection.poll_closed(cx)) => return,
         };
         let Ok(place) = place else { return };
@@ -74,7 +73,7 @@ pub async fn serve(front: Arc<Front>, wire: Wire, client: SocketAddr, _admitted:
         let accepted = tokio::select! {
             biased;
             () = &mut stopped, if !is_stopping => {
-                // GOAWAY, which leaves streams alone; whatever is on its way is still taken.
+                // GOAWAY does not affect open streams; requests already on their way are still accepted.
                 connection.graceful_shutdown();
                 is_stopping = true;
                 continue;

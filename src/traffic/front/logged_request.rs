@@ -1,7 +1,7 @@
-//! A request that the front door answers, as far as the access log needs it, and the id that the answer carries.
+//! A request that the front door answers: the data for its access log line, and its request ID.
 //!
-//! The line speaks by the rules that the request was judged by: who the client is and which sale it asked are taken
-//! from that judgement, whatever a reload does before the answer is there.
+//! The client and the sale in the line are those that the request was judged by, even if a reload happens before
+//! the answer is ready.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::observe::access_log::{Record, Target};
 use crate::sale::Sale;
 use crate::traffic::rules::Rules;
 
-/// The most bytes of a malformed request that are kept for its line.
+/// How many bytes of a malformed request are kept for its log line.
 const LINE_MAX: usize = 1024;
 
 /// A request, its client and its sale.
@@ -25,15 +25,15 @@ pub struct LoggedRequest<'r> {
     head: &'r dyn Head,
     target: Target<'r>,
     client: IpAddr,
-    /// The sale that it asked, if it asked one.
+    /// The sale that the request is for, if any.
     sale: Option<&'r Arc<Sale>>,
-    /// None if its time is not taken.
+    /// None if the request is not timed.
     began: Option<Instant>,
-    /// None if requests have no ids.
+    /// None if request IDs are disabled.
     pub id: Option<RequestId>,
 }
 
-/// What the line says of an answer.
+/// The data of an answer for the log line.
 #[derive(Debug, Clone, Copy)]
 pub struct AnswerSummary {
     status: u16,
@@ -42,18 +42,17 @@ pub struct AnswerSummary {
 }
 
 impl AnswerSummary {
-    /// Of an answer that will be sent.
+    /// The summary of an answer about to be sent.
     pub fn of(answer: &Answer) -> Self {
         Self { status: answer.status, bytes: answer.body.len() as u64, label: answer.label }
     }
 
-    /// Pingora's own answer to a malformed request.
+    /// Pingora's answer to a malformed request.
     pub const MALFORMED: Self = Self { status: 400, bytes: 0, label: PurchaseLabel::Nothing };
 }
 
 impl<'r> LoggedRequest<'r> {
-    /// A request from `client` that came whole. `may_be_refused` is a purchase: of one that will not be written down no
-    /// time is taken.
+    /// A complete request from `client`. `may_be_refused` marks a purchase; it is timed only if it will be logged.
     pub fn new(
         front: &Front,
         rules: &Rules,
@@ -77,7 +76,7 @@ impl<'r> LoggedRequest<'r> {
         Self { head: request, target, client, sale, began, id }
     }
 
-    /// Bytes that are no clear request. Nothing in them is believed, so the client is the connection's peer.
+    /// Bytes that are not an unambiguous request. Nothing in them is trusted, so the client is the connection's peer.
     pub fn malformed(front: &Front, rules: &Rules, peer: SocketAddr, bytes: &'r [u8]) -> Self {
         Self {
             head: &(),
@@ -89,8 +88,8 @@ impl<'r> LoggedRequest<'r> {
         }
     }
 
-    /// Keeps what the line needs until the answer is there; none if there is nothing to keep. `head` is what the
-    /// request was read from.
+    /// Keeps the data for the log line until the answer is ready; none if there is nothing to keep. `head` is the head
+    /// that the request was parsed from.
     pub fn park(self, front: &Front, request: Option<&Request<'_, '_>>, head: &[u8]) -> Option<Box<ParkedRequest>> {
         let is_logged = front.entrance.access_log().is_some();
         let head = match request {
@@ -98,14 +97,14 @@ impl<'r> LoggedRequest<'r> {
             None if is_logged => StoredHead::of_line(&self.target.target[..LINE_MAX.min(self.target.target.len())]),
             _ => StoredHead::default(),
         };
-        // The ledger is asked now, and nearly all the time that it takes is the ledger's.
+        // The ledger call starts now and takes nearly all of the time.
         let began = self.began.or_else(|| is_logged.then(Instant::now));
         let sale = self.sale.filter(|_| is_logged).map(Arc::clone);
         (is_logged || self.id.is_some())
             .then(|| Box::new(ParkedRequest { head, client: self.client, sale, began, id: self.id }))
     }
 
-    /// Writes the line, unless the log leaves out answers like this one.
+    /// Writes the log line, unless the log omits such answers.
     pub fn write_down(&self, front: &Front, peer: SocketAddr, wire: Option<&Wire>, summary: AnswerSummary) {
         let Some(log) = front.entrance.access_log() else { return };
         if !log.takes(summary.label.is_refusal()) {
@@ -134,7 +133,7 @@ impl<'r> LoggedRequest<'r> {
     }
 }
 
-/// A request whose answer is still to come, and what its line needs.
+/// A request that waits for its answer, and the data for its log line.
 pub struct ParkedRequest {
     head: StoredHead,
     client: IpAddr,
@@ -144,7 +143,7 @@ pub struct ParkedRequest {
 }
 
 impl ParkedRequest {
-    /// Gives the request to `with`.
+    /// Passes the request to `with`.
     pub fn with<T>(self, with: impl FnOnce(LoggedRequest<'_>) -> T) -> T {
         let target = match self.head.minor_version() {
             Some(version) => {

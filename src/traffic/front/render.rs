@@ -1,4 +1,4 @@
-//! Answers as bytes: exactly those that Pingora would write.
+//! Renders answers to the same bytes that Pingora would write.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -14,12 +14,12 @@ thread_local! {
     static PEN: RefCell<Pen> = RefCell::new(Pen::default());
 }
 
-/// What a thread writes answers with.
+/// The buffers of each thread.
 #[derive(Default)]
 struct Pen {
-    /// The date of everything in `constant`.
+    /// The date of all answers in `constant`.
     date: Option<HeaderValue>,
-    /// Answers that are given again and again, written once a second, for the sake of their date.
+    /// Frequent answers, rendered once a second because they contain the date.
     constant: Vec<Written>,
     buffer: Vec<u8>,
 }
@@ -30,10 +30,10 @@ struct Written {
     bytes: Vec<u8>,
 }
 
-/// The id of a request and the header that carries it, as every answer says it where requests have ids.
+/// The request ID and its header, as every answer carries them if request IDs are enabled.
 pub type Id<'i> = (&'i str, &'i RequestId);
 
-/// Gives `send` the bytes of an answer, on a connection that is kept or not.
+/// Passes the bytes of an answer to `send`, for a connection that is kept or closed.
 pub fn render<T>(
     answer: Cow<'static, Answer>,
     id: Option<Id<'_>>,
@@ -79,7 +79,7 @@ fn write(out: &mut Vec<u8>, answer: &Answer, id: Option<Id<'_>>, keep_alive: boo
     put("\r\n");
     answer.fields(|name, value| [name, ": ", value, "\r\n"].into_iter().for_each(&mut put));
     if let Some((name, id)) = id {
-        // Writing to a Vec does not fail.
+        // Writing to a Vec cannot fail.
         let _ = write!(out, "{name}: {id}\r\n");
     }
     out.extend_from_slice(b"Date: ");

@@ -1,7 +1,7 @@
-//! Answers made smaller on their ctx (RFC 9110, 8.4 and 12.5.3).
+//! Compresses answers as they pass (RFC 9110, 8.4 and 12.5.3).
 //!
-//! Pingora has a module for it, which is not used: it takes `gzip;q=0` for a wish, has no least length, and leaves
-//! Brotli streams without their end (0.9.1: it flushes the encoder, and never finishes it).
+//! Pingora's compression module is not used: it treats `gzip;q=0` as acceptable, has no minimum length, and does not
+//! terminate Brotli streams (0.9.1 flushes the encoder but never finishes it).
 
 use std::io::{self, Write};
 
@@ -17,7 +17,7 @@ use pingora::{Error, ErrorType, Result};
 
 use crate::config::{Coding, Compression};
 
-/// The encoder of one answer. Each writes into a `Vec`, which is emptied after every piece.
+/// The encoder of one answer. It writes into a `Vec`, which is emptied after every piece.
 pub enum Encoder {
     /// RFC 8878.
     Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
@@ -25,17 +25,17 @@ pub enum Encoder {
     Brotli(Box<brotli::CompressorWriter<Vec<u8>>>),
     /// RFC 1952.
     Gzip(GzEncoder<Vec<u8>>),
-    /// Everything was given.
+    /// The encoder is finished.
     Finished,
 }
 
-/// How far back a Brotli stream refers, as a power of 2: 512 KiB, which a browser has to keep.
+/// Brotli window as a power of 2: 512 KiB, which a browser must keep in memory.
 const BROTLI_WINDOW: u32 = 19;
-/// The room of Brotli's own buffer in bytes.
+/// Size of Brotli's internal buffer in bytes.
 const BROTLI_BUFFER: usize = 4096;
 
 impl Encoder {
-    /// Decides whether the answer that begins with `answer` is compressed, and says so there if it is.
+    /// Decides whether to compress the answer with this head, and changes the head accordingly.
     ///
     /// # Errors
     ///
@@ -44,7 +44,7 @@ impl Encoder {
         if !may_be_smaller(settings, request, answer) {
             return Ok(None);
         }
-        // Whether it is compressed or not: another client would get another answer.
+        // Needed even if this answer is not compressed: another client may get a compressed one.
         if !has_word(&answer.headers, VARY.as_str(), "accept-encoding") {
             answer.append_header(VARY, "Accept-Encoding")?;
         }
@@ -53,11 +53,11 @@ impl Encoder {
         };
         let (encoder, name) = Self::new(coding, level).map_err(fault)?;
         answer.remove_header(&CONTENT_LENGTH);
-        // Parts of what is compressed anew each time are parts of nothing.
+        // Ranges are not possible in a body that is compressed again for each request.
         answer.remove_header(&ACCEPT_RANGES);
         answer.insert_header(CONTENT_ENCODING, name)?;
         answer.insert_header(TRANSFER_ENCODING, "chunked")?;
-        // The same to a reader, but not byte by byte (RFC 9110, 8.8.1).
+        // Semantically equal, but not byte for byte (RFC 9110, 8.8.1).
         if let Some(tag) = answer.headers.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/")).cloned() {
             answer.insert_header(ETAG, [b"W/", tag.as_bytes()].concat())?;
         }
@@ -66,7 +66,7 @@ impl Encoder {
 
     fn new(coding: Coding, level: u32) -> io::Result<(Self, &'static str)> {
         Ok(match coding {
-            // The settings allow no level that is not a small number.
+            // The configuration allows only small levels.
             Coding::Zstd => (Self::Zstd(zstd::stream::write::Encoder::new(Vec::new(), level as i32)?), "zstd"),
             Coding::Brotli => {
                 let encoder = brotli::CompressorWriter::new(Vec::new(), BROTLI_BUFFER, level, BROTLI_WINDOW);
@@ -76,15 +76,15 @@ impl Encoder {
         })
     }
 
-    /// Takes the next piece of the answer and gives what can be sent of it; `end` with or behind the last one.
+    /// Encodes the next piece of the answer and returns the bytes to send; `end` is set with or after the last piece.
     ///
     /// # Errors
     ///
-    /// If the encoder fails; what was sent is not a whole answer then.
+    /// If the encoder fails; the answer sent so far is then incomplete.
     pub fn encode(&mut self, piece: Option<&Bytes>, end: bool) -> Result<Option<Bytes>> {
         let piece = piece.map_or(&[][..], |piece| piece);
         let sent = self.write(piece, end).map_err(fault)?;
-        // An empty chunk would be the last one.
+        // An empty chunk would end the body.
         Ok((!sent.is_empty()).then(|| sent.into()))
     }
 
@@ -122,7 +122,7 @@ fn may_be_smaller(settings: &Compression, request: &RequestHeader, answer: &Resp
         && !matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::PARTIAL_CONTENT);
     let length = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     has_body
-        // A client of HTTP/1.0 cannot be told where the answer ends; see `gzip_http_version` of Nginx.
+        // An HTTP/1.0 client could not detect the end of the answer; see nginx's `gzip_http_version`.
         && request.version >= Version::HTTP_11
         && length.is_none_or(|length| length >= settings.min_length)
         && !answer.headers.contains_key(CONTENT_ENCODING)
@@ -131,7 +131,7 @@ fn may_be_smaller(settings: &Compression, request: &RequestHeader, answer: &Resp
         && media_type(&answer.headers).is_some_and(|name| settings.types.iter().any(|kind| is_of_kind(name, kind)))
 }
 
-/// Whether a list in a header has this word.
+/// Whether a list in a header contains this token.
 fn has_word(headers: &HeaderMap, name: &str, word: &str) -> bool {
     words(headers, name).any(|given| given.eq_ignore_ascii_case(word))
 }
@@ -152,7 +152,7 @@ fn is_of_kind(name: &str, kind: &str) -> bool {
     }
 }
 
-/// The coding that the client likes best; among equals the one that we do.
+/// The coding with the client's highest weight, the first of `codings` on a tie. None if the client prefers identity.
 fn chosen(codings: &[(Coding, u32)], headers: &HeaderMap) -> Option<(Coding, u32)> {
     let wishes = |names: &[&str]| {
         let found = |name: &&str| words(headers, ACCEPT_ENCODING.as_str()).find_map(|wish| quality(wish, name));
@@ -164,7 +164,7 @@ fn chosen(codings: &[(Coding, u32)], headers: &HeaderMap) -> Option<(Coding, u32
         let quality = match coding {
             Coding::Zstd => wishes(&["zstd", "*"]),
             Coding::Brotli => wishes(&["br", "*"]),
-            // The old name is still to be understood (RFC 9110, 8.4.1.3).
+            // `x-gzip` is an alias (RFC 9110, 8.4.1.3).
             Coding::Gzip => wishes(&["gzip", "x-gzip", "*"]),
         };
         let quality = quality.unwrap_or(0);
@@ -175,7 +175,8 @@ fn chosen(codings: &[(Coding, u32)], headers: &HeaderMap) -> Option<(Coding, u32
     best.map(|(_, chosen)| chosen)
 }
 
-/// In thousandths, if the wish is for `name`. A weight that is none counts as 0: nothing is ever wrong with plain.
+/// The weight in thousandths, if the element is for `name`. An invalid weight counts as 0, because an uncompressed
+/// answer is always acceptable.
 fn quality(wish: &str, name: &str) -> Option<u32> {
     let mut parts = wish.split(';').map(str::trim);
     if !parts.next()?.eq_ignore_ascii_case(name) {
@@ -283,7 +284,7 @@ mod tests {
         let sent = encoder.encode(Some(&Bytes::from(vec![b'a'; 1000])), true).expect("no fault").expect("bytes");
         assert!(sent.len() < 100, "{}", sent.len());
 
-        // Whoever takes nothing gets it as it is, and caches learn that others would not.
+        // A client that accepts no coding gets an uncompressed answer, with `Vary` for caches.
         let mut plain = answer(&fields);
         assert!(Encoder::begin(&settings(), &request("GET", ""), &mut plain).expect("no fault").is_none());
         assert_eq!(plain.headers.get("content-length").map(|value| value.as_bytes()), Some(&b"1000"[..]));

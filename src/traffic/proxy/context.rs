@@ -1,4 +1,4 @@
-//! One request on its ctx: what has become of it so far.
+//! Pingora's CTX: the state of one request in the proxy.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,50 +16,50 @@ use crate::sale::Sale;
 use crate::traffic::rules::{Group, Rules};
 use crate::upstream::Pick;
 
-/// The most backends that one request may be tried at.
+/// The maximum number of backends tried for one request.
 pub const MAX_TRIES: usize = 16;
 
-/// One request on its ctx.
+/// The state of one request in the proxy.
 pub struct RequestContext {
-    /// What it is judged by, whatever is replaced meanwhile.
+    /// The rules as of the start of the request; a reload does not change them.
     pub(super) rules: Arc<Rules>,
-    /// Index of the route, once it is found; a request that the edge answers itself has none.
+    /// Index of the route; none before routing and for requests that the edge answers itself.
     pub(super) route: Option<usize>,
     /// Index of the route's group, if it has one.
     pub(super) group: Option<usize>,
-    /// Of the answer, if it is compressed.
+    /// Compression of the answer, if any.
     pub(super) encoder: Option<Encoder>,
-    /// What a backend answered with, if a page takes its place.
+    /// The status of the backend's answer, if an error page replaces that answer.
     pub(super) intercepted: Option<StatusCode>,
-    /// The sale that it asks, if the edge answers it itself.
+    /// The sale, if the edge answers the request itself.
     pub(super) sale: Option<Arc<Sale>>,
-    /// Who asks.
+    /// The client.
     pub(super) client: Client,
-    /// Counts it as one of its client's under ctx, of what its route allows.
+    /// Counts the request towards its client's concurrent requests on the route.
     pub(super) taken: Option<QuotaGuard>,
-    /// How much of its body has passed.
+    /// Bytes of the request body passed so far.
     pub(super) body: u64,
     /// For the access log.
     pub(super) log_fields: RequestLog,
-    /// If anything is traced.
+    /// The trace, if tracing is enabled.
     pub(super) trace: Option<Box<trace::Request>>,
-    /// When it was looked at first.
+    /// When processing began.
     pub(super) began: Option<Instant>,
-    /// When the backend where it is was chosen, until that answers.
+    /// When the current backend was chosen; none once it has answered.
     pub(super) asked: Option<Instant>,
-    /// Where the request is now.
+    /// The current backend.
     pub(super) at: Option<Pick>,
-    /// Where it goes next, if that was decided when it failed.
+    /// The next backend, if a failure has already chosen it.
     pub(super) next: Option<Pick>,
-    /// Where it has been, without the present place.
+    /// Backends tried before the current one.
     pub(super) tried: Tried,
-    /// The last backend that was left.
+    /// The backend tried last before the current one.
     pub(super) last: Option<SocketAddr>,
-    /// A pooled connection turned out to be closed, and the same backend got a second chance.
+    /// A pooled connection was closed by the backend, and the request was sent to the same backend again.
     pub(super) found_stale: bool,
 }
 
-/// The ids of backends, in the order in which they were tried.
+/// IDs of backends, in the order in which they were tried.
 #[derive(Default)]
 pub struct Tried {
     backends: [usize; MAX_TRIES],
@@ -67,7 +67,7 @@ pub struct Tried {
 }
 
 impl RequestContext {
-    /// Of a request that nobody has looked at yet.
+    /// The state of a new request.
     pub(super) fn new(rules: Arc<Rules>) -> Self {
         Self {
             rules,
@@ -92,7 +92,7 @@ impl RequestContext {
     }
 
     pub(super) fn group(&self) -> &Group {
-        // Whoever asks is behind `request_filter`, which has found the route and so the group.
+        // All callers run after `request_filter`, which has found the route and so the group.
         &self.rules.groups[self.group.unwrap_or_default()]
     }
 
@@ -100,7 +100,7 @@ impl RequestContext {
         self.rules.routes.get(self.route?)?.max_body
     }
 
-    /// The request is at no backend any more.
+    /// Leaves the current backend.
     pub(super) fn leave(&mut self) -> Option<Pick> {
         let left = self.at.take();
         if left.is_some() {
@@ -110,7 +110,7 @@ impl RequestContext {
         left
     }
 
-    /// The backend where the request is, or was last.
+    /// The current backend, or the last one.
     pub(super) fn last(&self) -> Option<SocketAddr> {
         self.at.as_ref().map(Pick::address).or(self.last)
     }
@@ -118,7 +118,7 @@ impl RequestContext {
 
 impl Tried {
     pub(super) fn push(&mut self, backend: usize) {
-        // The settings allow no more tries than there is room for.
+        // The configuration allows no more tries than fit.
         if let Some(place) = self.backends.get_mut(self.len) {
             *place = backend;
             self.len += 1;
@@ -130,35 +130,35 @@ impl Tried {
     }
 }
 
-/// What only the access log needs.
+/// State that only the access log needs.
 #[derive(Default)]
 pub struct RequestLog {
-    /// If requests have ids.
+    /// The request ID, if enabled.
     pub id: Option<RequestId>,
-    /// Of an answer of the edge's own.
+    /// The purchase label of an answer of the edge itself.
     pub(super) label: PurchaseLabel,
-    /// At how many backends it was tried.
+    /// Number of backends tried.
     pub(super) tries: u32,
-    /// When the last of them was chosen.
+    /// When the last backend was chosen.
     chosen: Option<Instant>,
-    /// How long that one took.
+    /// How long the last backend took.
     pub(super) took: Option<Duration>,
 }
 
 impl RequestLog {
-    /// The edge answers it so itself.
+    /// Records an answer of the edge itself.
     pub fn answered(&mut self, answer: &Answer) {
         self.label = answer.label;
     }
 
-    /// It goes to a backend.
+    /// Records the choice of a backend.
     pub fn chosen(&mut self, now: Instant) {
         self.tries += 1;
         self.chosen = Some(now);
         self.took = None;
     }
 
-    /// The backend has no more to do with it.
+    /// Records that the backend is done.
     pub fn left(&mut self) {
         self.took = self.took.or_else(|| self.chosen.map(|chosen| chosen.elapsed()));
     }

@@ -1,4 +1,4 @@
-//! Answers requests from a folder: the page of a maintenance, or a small site.
+//! Serves files of a folder, such as a maintenance page or a small site.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -20,20 +20,20 @@ use crate::config::{self, Compression, ErrorPage, HeaderRules};
 use crate::http::answer::Answer;
 use crate::traffic::files::{Entry, Folder, Found, file_name};
 
-/// How much of a file is read at a time.
+/// Read size in bytes.
 const PIECE: usize = 64 * 1024;
 
-/// What an answer is made with, besides the file.
+/// Settings for an answer, besides the file.
 pub struct ServeOptions<'r> {
-    /// If answers are compressed.
+    /// Compression, if enabled.
     pub compression: Option<&'r Compression>,
-    /// Of the route.
+    /// Header changes of the route.
     pub rules: &'r HeaderRules,
-    /// For what is not there.
+    /// Error pages for missing files.
     pub pages: &'r [ErrorPage],
 }
 
-/// Answers a request for `path`, which is as the client sent it, or as a route rewrote it.
+/// Answers a request for `path`, as sent by the client or rewritten by the route.
 ///
 /// # Errors
 ///
@@ -54,7 +54,7 @@ pub async fn serve(folder: &Folder, session: &mut Session, path: &str, options: 
         Ok(Entry::File(found)) => send(session, found, None, options).await,
         Ok(Entry::Folder) => {
             let mut answer = Answer::bare(StatusCode::MOVED_PERMANENTLY);
-            // As the client asked for it: what a route rewrote is none of its business.
+            // The redirect uses the client's path, not the path as rewritten by the route.
             answer.location = Some(format!("{}/", session.req_header().uri.path()));
             reply::send_by(session, &answer, options.rules).await
         }
@@ -94,7 +94,7 @@ async fn refuse(session: &mut Session, status: StatusCode, options: ServeOptions
     reply::send_by(session, &super::pages::answer(options.pages, status), options.rules).await
 }
 
-/// Sends a file, or says that the client has it.
+/// Sends a file, or 304 if the client has it.
 async fn send(
     session: &mut Session,
     found: Found,
@@ -130,13 +130,13 @@ async fn send(
     finish_request(session).await
 }
 
-/// Reads on where the file was left, at most `left` bytes.
+/// Reads the next at most `left` bytes.
 async fn read_piece(mut file: File, left: u64) -> Result<(File, Bytes)> {
     let read = tokio::task::spawn_blocking(move || {
         let mut piece = Vec::with_capacity(PIECE.min(usize::try_from(left).unwrap_or(PIECE)));
         (&mut file).take(piece.capacity() as u64).read_to_end(&mut piece)?;
         if piece.is_empty() {
-            // Its length was told; what comes now would be taken for the next answer.
+            // The length was already sent; the client would take later bytes for the next answer.
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok((file, Bytes::from(piece)))
@@ -149,7 +149,7 @@ async fn read_piece(mut file: File, left: u64) -> Result<(File, Bytes)> {
 fn head(request: &RequestHeader, found: &Found, fallback: Option<&config::Fallback>) -> Result<(ResponseHeader, bool)> {
     let status = fallback.map_or(200, |fallback| fallback.status);
     let since_1970 = found.modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    // As Nginx makes it: of the second and the length.
+    // As in nginx: modification time in seconds, and length.
     let tag = format!("\"{:x}-{:x}\"", since_1970.as_secs(), found.length);
     let modified = httpdate::fmt_http_date(found.modified);
     if status == 200 && is_known(&request.headers, &tag, &modified) {
@@ -175,7 +175,7 @@ fn head(request: &RequestHeader, found: &Found, fallback: Option<&config::Fallba
     Ok((head, request.method != Method::HEAD))
 }
 
-/// Whether the client has this very file (RFC 9110, 13.2.2: the tag decides, if it sent one).
+/// Whether the client has the current file (RFC 9110, 13.2.2: `If-None-Match` takes precedence).
 fn is_known(headers: &HeaderMap, tag: &str, modified: &str) -> bool {
     let is_same = |known: &str| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag;
     match headers.get(IF_NONE_MATCH) {

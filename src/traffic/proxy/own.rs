@@ -1,4 +1,4 @@
-//! Requests that the edge answers itself, taken from Pingora's session.
+//! Requests to the edge's own endpoints, read from Pingora's session.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -29,10 +29,10 @@ impl Head for RequestHeader {
     }
 }
 
-/// The answer to a request of `client` for `endpoint`, whose body comes within `most`, however it trickles in.
+/// Answers a request of `client` for `endpoint`. The whole body must arrive within `most`.
 ///
 /// # Errors
-/// If the client is gone or its body does not come.
+/// If the client left or its body did not arrive in time.
 pub(super) async fn answer(
     session: &mut Session,
     endpoint: Endpoint<'_>,
@@ -50,8 +50,8 @@ pub(super) async fn answer(
     Ok(endpoint.answer(client, session.req_header(), &body).await)
 }
 
-/// Reads a body up to one byte more than a purchase may have, so that a longer one shows. One that says itself that it
-/// is longer is not waited for, and its connection is not kept.
+/// Reads a body up to one byte above the limit of a purchase, which is enough to detect a longer one. If the declared
+/// length is above the limit, reads nothing and closes the connection after the answer.
 async fn read_body(session: &mut Session) -> Result<Vec<u8>> {
     if session.is_body_empty() {
         return Ok(Vec::new());
@@ -62,7 +62,7 @@ async fn read_body(session: &mut Session) -> Result<Vec<u8>> {
         return Ok(vec![0; BODY_MAX + 1]);
     }
     if header(session, "expect").is_some_and(|expects| expects.eq_ignore_ascii_case("100-continue")) {
-        // Pingora takes the interim answer for the answer to a request that was not read to its end, and would close.
+        // Pingora would take the interim answer for a final answer to an unread request, and close the connection.
         let keepalive = session.get_keepalive();
         session.write_continue_response().await?;
         session.set_keepalive(keepalive);

@@ -1,4 +1,4 @@
-//! What clients get with an error: the operator's page, or the status by its name.
+//! Error pages: the operator's page, or the name of the status.
 
 use http::StatusCode;
 
@@ -13,7 +13,7 @@ pub fn answer(pages: &[ErrorPage], status: StatusCode) -> Answer {
     }
 }
 
-/// Whether a page takes the place of what a backend answers with this status.
+/// Whether an error page replaces a backend's answer with this status.
 pub fn takes_the_place(pages: &[ErrorPage], status: StatusCode) -> bool {
     let page = pages.iter().find(|page| page.statuses.contains(&status.as_u16()));
     page.is_some_and(|page| page.intercept)

@@ -1,7 +1,7 @@
-//! Requests whose head nobody should act on, since whoever reads it next may understand something else.
+//! Refuses requests with an ambiguous head, because the next server may interpret them differently.
 //!
-//! The front door lends every such request to Pingora, which has refused the most of them by itself; the rest are
-//! refused here, before anything is routed or sold.
+//! The front door lends every such request to Pingora, which refuses most of them itself. The rest are refused here,
+//! before routing and sales.
 
 use http::Version;
 use http::header::{HOST, TRANSFER_ENCODING};
@@ -11,11 +11,11 @@ use serde_json::json;
 use crate::http::answer::Answer;
 use crate::http::host::is_host;
 
-/// Why a request is refused, if it is. Nothing may follow it on its connection.
+/// The reason to refuse the request, if any. The connection must close afterwards.
 pub(super) fn of(session: &HttpSession) -> Option<Answer> {
     let request = session.req_header();
     match request.headers.get(HOST) {
-        // RFC 9112, 3.2. Pingora has refused two of them, and one that differs from the target's.
+        // RFC 9112, 3.2. Pingora refuses duplicates, and a `Host` that differs from the target.
         None if request.version == Version::HTTP_11 => {
             return Some(refusal(400, "Host", "is missing"));
         }
@@ -30,8 +30,8 @@ pub(super) fn of(session: &HttpSession) -> Option<Answer> {
     }
     let mut codings = request.headers.get_all(TRANSFER_ENCODING).iter();
     let coding = codings.next()?;
-    // Pingora lets the coding win and drops the length before anybody is asked (RFC 9112, 6.3, allows that), so only
-    // the bytes still have it.
+    // Pingora prefers `Transfer-Encoding` and drops the length before any filter runs (RFC 9112, 6.3, allows that), so
+    // only the raw bytes still contain it.
     if has_length(&session.get_headers_raw_bytes()) {
         return Some(refusal(400, "Content-Length", "is given together with Transfer-Encoding"));
     }
@@ -39,14 +39,13 @@ pub(super) fn of(session: &HttpSession) -> Option<Answer> {
     (!is_chunked).then(|| refusal(501, "Transfer-Encoding", "must be chunked and nothing else"))
 }
 
-/// A path, an address that it is a path of, or the `*` of `OPTIONS`. Of whatever else comes, Pingora finds some path.
+/// An absolute path, an absolute URI or the `*` of `OPTIONS`. Pingora derives some path from any other target.
 fn is_target(target: &[u8]) -> bool {
     let begins = |with: &[u8]| target.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with));
     target == b"*" || [&b"/"[..], b"http://", b"https://"].into_iter().any(begins)
 }
 
-/// Whether a head that Pingora has parsed has a `Content-Length`: no line of it is folded, and no name has a blank
-/// behind.
+/// Whether a head that Pingora has parsed has a `Content-Length`. Pingora rejects folded lines and blanks after names.
 fn has_length(head: &[u8]) -> bool {
     let name = |line: &[u8]| line.get(..15).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length:"));
     head.split(|byte| *byte == b'\n').skip(1).any(name)

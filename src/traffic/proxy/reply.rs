@@ -1,4 +1,4 @@
-//! Answers of the edge's own, sent by Pingora.
+//! Sends the edge's own answers through Pingora.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::config::HeaderRules;
 use crate::http::answer::Answer;
 use crate::sale::reply::{RETRY_SPREAD_S, in_turn, spread};
 
-/// How long the rest of a request's body is read and thrown away behind the answer: Nginx's `lingering_timeout`.
+/// How long the rest of a request's body is read and discarded after the answer (nginx: `lingering_timeout`).
 const LINGER: Duration = Duration::from_secs(5);
 
 static BUSY: LazyLock<[Answer; RETRY_SPREAD_S as usize]> = LazyLock::new(|| {
@@ -21,12 +21,12 @@ static BUSY: LazyLock<[Answer; RETRY_SPREAD_S as usize]> = LazyLock::new(|| {
     spread(&Answer::problem(503, "backends-busy", "Backends busy", detail, Value::Null))
 });
 
-/// The answer to a request for which every backend has too many others.
+/// The answer if every backend is at its limit of concurrent requests.
 pub fn busy() -> &'static Answer {
     in_turn(&*BUSY)
 }
 
-/// Sends an answer. The connection is kept if it was to be kept and the request was read to its end.
+/// Sends an answer. Keeps the connection if that was intended and the request was read to its end.
 ///
 /// # Errors
 ///
@@ -35,7 +35,7 @@ pub async fn send(session: &mut Session, answer: &Answer) -> Result<()> {
     send_by(session, answer, &HeaderRules::default()).await
 }
 
-/// The same, with what a route does to the headers of its answers.
+/// Sends an answer with the header changes of a route.
 ///
 /// # Errors
 ///
@@ -56,14 +56,14 @@ pub async fn send_by(session: &mut Session, answer: &Answer, rules: &HeaderRules
     finish_request(session).await
 }
 
-/// Reads what is left of a request behind its answer.
+/// Reads and discards the rest of a request after its answer.
 ///
 /// # Errors
 ///
 /// If the client is gone.
 pub async fn finish_request(session: &mut Session) -> Result<()> {
     if !session.is_body_done() {
-        // Closing while bytes wait to be read makes the kernel send a reset, and that may overtake the answer.
+        // If unread bytes remain, closing sends a reset, which may overtake the answer.
         session.set_total_drain_timeout(Some(LINGER));
         session.drain_request_body().await?;
     }

@@ -13,7 +13,7 @@ use super::{Proxy, RequestContext, peer_address};
 use crate::observe::access_log::{Record, Target};
 
 impl Proxy {
-    /// Gives a request its id, if requests have any: answers will carry it.
+    /// Assigns a request ID, if they are enabled. Answers carry it.
     pub(super) fn name(&self, session: &mut Session, ctx: &mut RequestContext) {
         let Some(header) = self.entrance.id_header() else { return };
         ctx.log_fields.id = self.entrance.id_of(&ctx.rules, peer_address(session).ip(), session.req_header());
@@ -24,7 +24,7 @@ impl Proxy {
         }
     }
 
-    /// Writes a request down that is over, if it is to be.
+    /// Logs a finished request, unless the access log omits it.
     pub(super) fn write_down(&self, session: &Session, ctx: &RequestContext) {
         let Some(log) = self.entrance.access_log() else { return };
         let log_fields = &ctx.log_fields;
@@ -65,7 +65,7 @@ impl Proxy {
     }
 }
 
-/// Puts a request's id into every answer to it, whoever gives it.
+/// Adds the request ID to every answer, including Pingora's own.
 #[derive(Default)]
 struct RequestIdHeaderFilter(Option<(String, String)>);
 
@@ -87,7 +87,7 @@ impl HttpModule for RequestIdHeaderFilter {
     }
 }
 
-/// Has every request bring its [`RequestIdHeaderFilter`].
+/// Adds a [`RequestIdHeaderFilter`] to every request.
 pub struct RequestIdModule;
 
 impl HttpModuleBuilder for RequestIdModule {
