@@ -1,8 +1,8 @@
-//! The ledger: the one place that sells. For every sale and at every instant, total = available + held + paid.
+//! The ledger: the only place that sells. For every sale and at every instant, total = available + held + paid.
 //!
-//! Two stores keep it ([`crate::stores`]), Redis for any number of edges and an embedded one for one. What they decide
-//! is written down once, as a state machine without I/O, in [`model`]; the embedded ledger runs that very machine, and
-//! the Redis scripts are tested against it, step by step.
+//! There are two stores ([`crate::stores`]): Redis for any number of edges and an embedded database for one edge. Their
+//! decisions are defined once, by a state machine without I/O in [`model`]. The embedded ledger runs this machine; tests
+//! compare the Redis scripts with it, step by step.
 
 pub mod buyer;
 mod log;
@@ -27,42 +27,42 @@ pub use self::outbox::{
     Taken, WHY_MAX, Work, brief,
 };
 
-/// The most tickets that one purchase may ask for. Far above any honest purchase, far below where sums could overflow.
+/// Maximum tickets per purchase. Far above real purchases, and far below an overflow of sums.
 pub const QUANTITY_MAX: u32 = 1_000_000;
 
-/// The most tickets that a sale may have. Sums of it stay exact in a Lua number (2^53).
+/// Maximum tickets per sale. Sums stay exact in a Lua number (2^53).
 pub const TOTAL_MAX: u64 = 1_000_000_000;
 
-/// The most purchases in one step, so that a Redis script stays under 2 ms and other clients are served in between.
+/// Maximum purchases per step. Keeps a Redis script under 2 ms; Redis serves other clients between scripts.
 pub const BATCH_MAX: usize = 512;
 
-/// The most orders that one sweep looks at, for the same reason; those of one step are always looked at together.
+/// Maximum orders per sweep, for the same reason. The orders of one step are always examined together.
 pub const SWEEP_MAX: usize = 512;
 
-/// What makes a sale itself: a store that was emptied and filled again by hand is another sale under the same name.
+/// Identifies a sale. A store that was emptied and refilled by hand has a different sale under the same key.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// Tells this sale from an earlier one of the same name. Never 0.
+    /// Distinguishes this sale from an earlier one under the same key. Never 0.
     pub epoch: u64,
-    /// The key of the hash that makes order ids out of Idempotency-Keys; the same at every edge.
+    /// Key of the hash that turns idempotency keys into order IDs; the same at every edge.
     pub secret: [u8; 32],
 }
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The secret stays out of logs: with it, order ids can be computed.
+        // Keep the secret out of logs: it allows computing order IDs.
         write!(f, "Identity({:016x})", self.epoch)
     }
 }
 
-/// The rules of a sale as the edge's configuration has them. Where the ledger has a rule of its own, that one holds.
+/// The rules of a sale in the edge's configuration. A rule stored in the ledger overrides the edge's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Terms {
-    /// How long an unpaid order keeps its tickets.
+    /// How long an unpaid order keeps its tickets, in ms.
     pub hold_ms: u64,
-    /// Tickets that one buyer may hold or have paid; 0 is no limit.
+    /// Maximum held and paid tickets per buyer; 0 means no limit.
     pub per_buyer: u32,
-    /// Unpaid orders that one buyer may have at a time; 0 is no limit.
+    /// Maximum unpaid orders per buyer; 0 means no limit.
     pub unpaid_per_buyer: u32,
     /// Nothing is sold before this time, in ms since 1970.
     pub opens_at_ms: Option<u64>,
@@ -70,71 +70,70 @@ pub struct Terms {
     pub closes_at_ms: Option<u64>,
 }
 
-/// Whether a sale sells, as far as people decided it; times are in [`Terms`].
+/// The state that operators set; opening and closing times are in [`Terms`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SaleState {
-    /// Sells.
+    /// Sells within its opening times.
     #[default]
     Open,
-    /// Sells again after a resume.
+    /// Sells nothing until it is resumed.
     Paused,
-    /// Is over; only opening it again changes that.
+    /// Sells nothing until it is opened again.
     Closed,
 }
 
 /// A sale's counters and rules at one instant of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
-    /// Of which sale this is the view; see [`Identity::epoch`].
+    /// See [`Identity::epoch`].
     pub epoch: u64,
-    /// Grows by one with every change; also the sequence number of the newest log entry.
+    /// Incremented by every change; also the number of the newest log entry.
     pub version: u64,
     /// The ledger's clock, in ms since 1970; never goes back.
     pub now_ms: u64,
     /// All tickets.
     pub total: u64,
-    /// Held and paid together; at most `total`.
+    /// Held and paid tickets; at most `total`.
     pub sold: u64,
-    /// Paid alone; at most `sold`.
+    /// Paid tickets; at most `sold`.
     pub paid: u64,
-    /// What people decided.
+    /// The state that operators set.
     pub state: SaleState,
-    /// The rules that hold: the ledger's own, else the edge's.
+    /// The effective rules: the ledger's own, else the edge's.
     pub terms: Terms,
 }
 
 impl View {
-    /// What can still be sold.
+    /// Tickets that are neither held nor paid.
     #[must_use]
     pub fn available(&self) -> u64 {
         self.total.saturating_sub(self.sold)
     }
 }
 
-/// A purchase as the ledger sees it.
+/// A purchase for the ledger to decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Purchase {
-    /// Its identity.
+    /// The ID of the order to make. Makes the purchase idempotent.
     pub id: OrderId,
-    /// Who buys; `None` is a buyer whom no limit can know.
+    /// The buyer ID; `None` is an anonymous buyer, to whom no limit applies.
     pub buyer: Option<Arc<str>>,
-    /// 1 to [`QUANTITY_MAX`]. An id that was used with another quantity is refused.
+    /// 1 to [`QUANTITY_MAX`]. An ID that was used with another quantity is refused.
     pub quantity: u32,
 }
 
-/// What the ledger says to one purchase. Refusals are values; the order in which they are tried is that of the
-/// variants.
+/// The ledger's decision about one purchase. Refusals are values; the ledger checks them in the order of the variants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// This id has an order: made now, or (`again`) earlier with the same content.
+    /// The ID has an order, made now or (`again`) earlier with the same content.
     Ordered {
-        /// As it stands.
+        /// The order's present state.
         order: Order,
-        /// Whether it was there before this step.
+        /// Whether the order existed before this step.
         again: bool,
     },
-    /// This id has an order with another quantity.
+    /// The ID has an order with another quantity.
     KeyReused,
     /// The sale is closed.
     Closed,
@@ -142,21 +141,21 @@ pub enum Decision {
     NotYet,
     /// The sale is paused.
     Paused,
-    /// Nothing is left now.
+    /// No ticket is available.
     SoldOut,
-    /// The buyer would have more than the limit.
+    /// The buyer would exceed the ticket limit.
     BuyerLimit {
-        /// What the buyer has.
+        /// Tickets that the buyer has.
         have: u64,
     },
-    /// The buyer has to pay or cancel an order first.
+    /// The buyer must pay or cancel an order first.
     UnpaidLimit {
-        /// How many unpaid orders the buyer has.
+        /// Unpaid orders that the buyer has.
         have: u64,
     },
-    /// Less is left than was asked for.
+    /// Fewer tickets are available than the purchase asks for.
     NotEnough {
-        /// What is left; at least 1.
+        /// Available tickets; at least 1.
         left: u64,
     },
 }
@@ -164,73 +163,71 @@ pub enum Decision {
 /// The outcome of one step of purchases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reserved {
-    /// One for each purchase, in their order.
+    /// One per purchase, in their order.
     pub decisions: Vec<Decision>,
     /// The sale after the step.
     pub view: View,
-    /// The version before the step: whoever had read the log so far has now read it up to `view.version`,
-    /// with the orders made in this step.
+    /// The version before the step. A reader that had read the log up to here has, with this answer, read it up to
+    /// `view.version`.
     pub version_before: u64,
 }
 
 /// The outcome of one sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
-    /// Holds that had ended; none of them is looked at again.
+    /// Holds that had ended. No later sweep examines them again.
     pub ended: usize,
-    /// Orders that were released, since they were not paid.
+    /// Unpaid orders that were released.
     pub released: usize,
 }
 
-/// Why the ledger did not do what it was asked. Whether anything may have happened is the first thing a caller must
-/// know.
+/// Why a ledger operation failed. Only after [`LedgerError::Unknown`] the ledger may have made the change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
-    /// It was not done: the ledger could not be asked, or said that it cannot.
+    /// Not done: the ledger is unreachable or refused to work.
     #[error("the ledger is unavailable: {0}")]
     Unavailable(String),
-    /// Nobody knows whether it was done. Asking again with the same ids is safe, and finds out.
+    /// The outcome is unknown. A retry with the same IDs is safe and resolves it.
     #[error("the ledger did not answer: {0}")]
     Unknown(String),
-    /// It was not done: the ledger has no such sale.
+    /// Not done: the ledger has no such sale.
     #[error("the ledger has no such sale")]
     Missing,
-    /// It was not done: the ledger has lost changes of this sale, and does nothing with it until it is reconciled.
+    /// Not done: the ledger lost changes of this sale. It changes nothing until an operator reconciles the sale.
     #[error("the ledger lost changes: {0}")]
     Fenced(String),
-    /// It was not done: the sale is not the one that the asker opened; it has to be opened again.
+    /// Not done: the sale has another epoch than the caller's. The caller must open it again.
     #[error("the ledger has a different sale under this key than the one this edge opened")]
     Changed,
-    /// It was not done: what the ledger holds of the sale makes no sense.
+    /// Not done: the ledger's data of the sale is invalid.
     #[error("the sale's data is damaged: {0}")]
     Damaged(String),
-    /// It was not done: this ledger has nothing beside its log that could be lost or put right by itself.
+    /// Not done: this ledger derives everything from its log and has nothing to repair.
     #[error("this ledger supports comparison only, not repair")]
     Unsupported,
-    /// It was not done: fewer tickets would be left than are sold.
+    /// Not done: the total would fall below the tickets sold.
     #[error("the total cannot be less than the {sold} tickets sold")]
     BelowSold {
-        /// Held and paid.
+        /// Held and paid tickets.
         sold: u64,
     },
-    /// It was not done: the sale would have more than [`TOTAL_MAX`] tickets.
+    /// Not done: the total would exceed [`TOTAL_MAX`].
     #[error("a sale must have at most {TOTAL_MAX} tickets")]
     AboveMaximum,
-    /// It was not done: this id stands for another change.
+    /// Not done: the change ID was used for a different change.
     #[error("this change id was used for a different change")]
     ChangeIdReused,
 }
 
-/// A store of sales. Every step is atomic, durable before it is answered (as far as the store is set up to be), and
-/// idempotent by the ids that it carries.
+/// A store of sales. Every step is atomic, durable before the answer (as far as the store is configured to be), and
+/// idempotent by its IDs.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
-    /// Takes a sale into care: makes it with `total` tickets if there is none, adopts one that was made by hand,
-    /// and changes nothing of one that is in care. Without `total`, a sale that is not there is
-    /// [`LedgerError::Missing`].
+    /// Opens a sale: creates it with `total` tickets if there is none, adopts one that was created by hand, and does not
+    /// change one that is open. Without `total`, an absent sale is [`LedgerError::Missing`].
     async fn open(&self, sale: &str, total: Option<u64>) -> Result<Identity, LedgerError>;
 
-    /// Decides purchases in their order, each on what the ones before it left; at most [`BATCH_MAX`].
+    /// Decides at most [`BATCH_MAX`] purchases in their order. Each decision counts the tickets of the ones before it.
     async fn reserve(
         &self,
         sale: &str,
@@ -239,7 +236,7 @@ pub trait Ledger: Send + Sync + 'static {
         batch: &Arc<Vec<Purchase>>,
     ) -> Result<Reserved, LedgerError>;
 
-    /// Reads several sales, each at one instant, in one round trip. The outer error means that nothing was read.
+    /// Reads several sales in one round trip, each at one instant. The outer error means that no sale was read.
     async fn sync(&self, asks: &[SyncAsk]) -> Result<Vec<Result<Synced, LedgerError>>, LedgerError>;
 
     /// Reads one sale's counters at one instant.
@@ -248,9 +245,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// Reads one order.
     async fn order(&self, sale: &str, id: OrderId) -> Result<Option<Order>, LedgerError>;
 
-    /// Takes a payment for an order. The first payment wins; the same payment asked again hears the same. Whether the
-    /// hold has ended does not matter, only whether the order was released: then it is taken back if stock and limit
-    /// allow it.
+    /// Records a payment for an order. The first payment wins; a repeat of it gets the same answer. An order whose hold
+    /// ended is still payable. If it was released, the payment takes it back if stock and limit allow it.
     async fn confirm(
         &self,
         sale: &str,
@@ -259,19 +255,19 @@ pub trait Ledger: Send + Sync + 'static {
         payment: &PaymentId,
     ) -> Result<Confirmed, LedgerError>;
 
-    /// Releases an order that is not paid. An id without an order is given up: no order can be made under it any more.
+    /// Releases an unpaid order. An ID without an order is given up: no order can be made under it later.
     async fn cancel(&self, sale: &str, order: OrderId) -> Result<Cancelled, LedgerError>;
 
-    /// Releases orders whose hold has ended, earliest first, at most about [`SWEEP_MAX`]. Says how many holds it looked
-    /// at, those of paid and cancelled orders among them; 0 means that none has ended.
+    /// Releases orders whose hold has ended, earliest first, at most about [`SWEEP_MAX`]. Returns how many ended holds
+    /// it examined, including those of paid and cancelled orders; 0 means that no hold has ended.
     async fn sweep(&self, sale: &str, epoch: u64) -> Result<Swept, LedgerError>;
 
-    /// Opens, pauses or closes a sale. Setting the state that it has changes nothing.
+    /// Opens, pauses or closes a sale. Setting its present state changes nothing.
     async fn set_state(&self, sale: &str, state: SaleState) -> Result<(), LedgerError>;
 
-    /// Adds tickets (or takes unsold ones away, with a negative `delta`), once for each `change_id`.
+    /// Adds tickets, or removes unsold ones if `delta` is negative, once per `change_id`.
     async fn add_stock(&self, sale: &str, change_id: &str, delta: i64) -> Result<(), LedgerError>;
 
-    /// Reads the log after `seq`, oldest first, at most `limit` entries.
+    /// Reads at most `limit` log entries after number `after`, oldest first.
     async fn log(&self, sale: &str, after: u64, limit: usize) -> Result<Vec<LogEntry>, LedgerError>;
 }

@@ -1,4 +1,4 @@
-//! The log of a sale: every change, in the order in which they were made.
+//! The log of a sale: every change, in order.
 
 use std::sync::Arc;
 
@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use super::{Order, OrderId, PaymentId, ReleaseReason, SaleState, Terms, View};
 
-/// One sync brings entries until they have so many lines together (see [`LogEntry::lines`]), so that a Redis script
-/// stays short. The last one is brought whole.
+/// One sync reads entries until they have this many lines together (see [`LogEntry::lines`]); the last entry is read
+/// whole. The limit keeps a Redis script short.
 pub const SYNC_LINES_MAX: usize = 500;
 
-/// One order in an entry that tells of many.
+/// One order in an entry with several orders.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderLine {
-    /// Its id.
+    /// The order's ID.
     pub order: OrderId,
-    /// Its tickets.
+    /// Number of tickets.
     pub quantity: u32,
-    /// Its buyer.
+    /// The buyer ID, unless anonymous.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub buyer: Option<Arc<str>>,
 }
@@ -26,78 +26,78 @@ pub struct OrderLine {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Change {
-    /// The sale came under the ledger's care.
+    /// An edge opened the sale for the first time.
     Opened {
-        /// Its tickets.
+        /// All tickets.
         total: u64,
-        /// Those sold before, by whatever wrote the stock hash.
+        /// Tickets that were already sold according to a stock hash created by hand.
         sold: u64,
     },
     /// Orders were made, all in one step.
     Held {
-        /// When their hold ends.
+        /// The end of their hold, in ms since 1970.
         expires_at_ms: u64,
-        /// They; at least one.
+        /// The new orders; at least one.
         orders: Vec<OrderLine>,
     },
     /// An order was paid.
     Paid {
-        /// It.
+        /// The order.
         #[serde(flatten)]
         line: OrderLine,
-        /// By this payment.
+        /// The payment that paid it.
         payment: PaymentId,
-        /// Whether it had been released, and was taken back.
+        /// Whether the order was released before and is taken back.
         retaken: bool,
     },
     /// Orders were released, all in one step.
     Released {
-        /// Why.
+        /// Why they were released.
         reason: ReleaseReason,
-        /// They; at least one.
+        /// The released orders; at least one.
         orders: Vec<OrderLine>,
     },
-    /// An id without an order was given up.
+    /// An ID without an order was given up.
     #[serde(rename = "given_up")]
     GivenUp {
-        /// It.
+        /// The ID.
         order: OrderId,
     },
-    /// People decided whether it sells.
+    /// An operator opened, paused or closed the sale.
     State {
-        /// What they decided.
+        /// The new state.
         state: SaleState,
     },
-    /// Tickets were added or taken away.
+    /// Tickets were added or removed.
     Stock {
-        /// The change's id; applied once.
+        /// The change's ID; applied once.
         change_id: Arc<str>,
-        /// How many.
+        /// Number of tickets; negative if removed.
         delta: i64,
     },
-    /// Orders of which the ledger knew less than others, written by a reconciliation; each as it stands from now on.
+    /// A reconciliation wrote orders that the ledger had lost or that had later changes elsewhere.
     Restored {
-        /// They; at least one.
+        /// The orders with their new state; at least one.
         orders: Vec<(OrderId, Order)>,
     },
-    /// An entry of this number was lost. A reconciliation keeps the place, so that no number is ever used twice.
+    /// The entry with this number was lost. A reconciliation fills its place: no number is ever used twice.
     Lost,
 }
 
-/// One entry of a sale's log; written in the same atomic step as the change itself.
+/// One entry of a sale's log, written in the same atomic step as the change itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogEntry {
     /// 1, 2, 3, ... without gaps.
     pub seq: u64,
     /// The ledger's clock, in ms since 1970.
     pub at_ms: u64,
-    /// What happened.
+    /// The change.
     #[serde(flatten)]
     pub change: Change,
 }
 
 impl LogEntry {
-    /// How much there is to read in it: its orders, and itself.
+    /// The size of the entry: one line for itself and one per order.
     #[must_use]
     pub fn lines(&self) -> usize {
         match &self.change {
@@ -108,26 +108,26 @@ impl LogEntry {
     }
 }
 
-/// What one sync asks of one sale.
+/// The request of one sync for one sale.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyncAsk {
-    /// The sale's name in the ledger.
+    /// The sale's key in the ledger.
     pub sale: Arc<str>,
-    /// As [`Ledger::open`](super::Ledger::open) gave it.
+    /// See [`Identity::epoch`](super::Identity::epoch).
     pub epoch: u64,
     /// The edge's rules.
     pub terms: Terms,
-    /// The newest log entry that the asker has read; 0 for none.
+    /// The newest log entry that the caller has read; 0 for none.
     pub read_to: u64,
 }
 
-/// A sale's counters, and what its log says since the asker last read it; read at one instant.
+/// A sale's counters and its new log entries, read at one instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Synced {
     /// The counters.
     pub view: View,
-    /// When the first hold ends that nobody has looked at since it ended; its order may be paid by now.
+    /// The earliest end of a hold that no sweep has examined, in ms since 1970. Its order may be paid by now.
     pub next_due_ms: Option<u64>,
-    /// Those after `read_to`, oldest first and without gaps, up to [`SYNC_LINES_MAX`]; at least one, if there is one.
+    /// The entries after `read_to`, oldest first and without gaps, up to [`SYNC_LINES_MAX`]; at least one if any exists.
     pub entries: Vec<LogEntry>,
 }

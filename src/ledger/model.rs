@@ -1,7 +1,7 @@
-//! The sale as a state machine: what is decided, and nothing else. No I/O, no clock; time is passed in.
+//! The sale as a state machine without I/O or clock; callers pass the time in.
 //!
-//! Decisions do not change anything. They give the log entries that would, and [`SaleModel::apply`] is the only way in
-//! which a sale changes, so that a store may write the entries first, and so that replaying a log gives the sale again.
+//! A decision changes nothing: it returns the log entry that would. Only [`SaleModel::apply`] changes a sale. A store
+//! can therefore write the entry first, and replaying a log rebuilds the sale.
 
 #[cfg(test)]
 pub(crate) mod in_memory;
@@ -27,34 +27,34 @@ pub struct SaleModel {
     paid: u64,
     state: SaleState,
     orders: HashMap<OrderId, Order>,
-    /// Those who have something.
+    /// Buyers with tickets.
     buyers: HashMap<Arc<str>, Holdings>,
-    /// The orders of every entry that made some, by the end of their hold and the entry's number. Whether they are
-    /// still held is looked up when their time has come.
+    /// Orders by the end of their hold and the number of the entry that made them. A sweep checks whether they are still
+    /// held.
     due: BTreeMap<(u64, u64), Vec<OrderId>>,
-    /// Stock changes that were made, by their ids.
+    /// Stock changes by their IDs.
     changes: HashMap<Arc<str>, i64>,
 }
 
-/// What a buyer has.
+/// The tickets and unpaid orders of a buyer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Holdings {
-    /// Tickets held or paid.
+    /// Held and paid tickets.
     pub tickets: u64,
-    /// Orders that are held.
+    /// Held orders.
     pub unpaid: u64,
 }
 
-/// What a step of purchases decides, and the entry that makes it so.
+/// The decisions about a batch of purchases, and the log entry that makes them effective.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
-    /// One for each purchase.
+    /// One per purchase, in their order.
     pub decisions: Vec<Decision>,
-    /// To be written, then applied; none if nothing was ordered.
+    /// To be written, then applied; `None` if no order was made.
     pub entry: Option<LogEntry>,
 }
 
-/// What the earlier purchases of a step leave to the later ones.
+/// The state after the earlier purchases of a batch.
 struct Draft<'a> {
     sale: &'a SaleModel,
     available: u64,
@@ -75,13 +75,13 @@ impl Draft<'_> {
 }
 
 impl SaleModel {
-    /// A sale of which nothing is known but who it is. `epoch` is never 0.
+    /// An empty sale. `epoch` must not be 0.
     #[must_use]
     pub fn new(epoch: u64) -> Self {
         Self { epoch, ..Self::default() }
     }
 
-    /// The counters at this instant. `now_ms` is the caller's clock; the sale's own never goes back.
+    /// The counters at this instant. `now_ms` is the caller's clock in ms since 1970; the sale's clock never goes back.
     #[must_use]
     pub fn view(&self, now_ms: u64, terms: &Terms) -> View {
         View {
@@ -96,52 +96,52 @@ impl SaleModel {
         }
     }
 
-    /// Which sale this is.
+    /// See [`Identity::epoch`](super::Identity::epoch).
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// The newest entry's number; 0 before the first.
+    /// Number of the newest entry; 0 before the first.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// One order.
+    /// Finds an order.
     #[must_use]
     pub fn order(&self, id: &OrderId) -> Option<&Order> {
         self.orders.get(id)
     }
 
-    /// All orders, in no order.
+    /// All orders, unsorted.
     pub fn orders(&self) -> impl Iterator<Item = (&OrderId, &Order)> {
         self.orders.iter()
     }
 
-    /// Those who have something, and what.
+    /// All buyers with tickets.
     pub fn buyers(&self) -> impl Iterator<Item = (&Arc<str>, Holdings)> {
         self.buyers.iter().map(|(buyer, has)| (buyer, *has))
     }
 
-    /// Whether this change of the stock was made.
+    /// Whether the stock change with this ID was made.
     #[must_use]
     pub fn has_change(&self, change_id: &str) -> bool {
         self.changes.contains_key(change_id)
     }
 
-    /// What a buyer has.
+    /// The holdings of a buyer; zero for an unknown buyer.
     #[must_use]
     pub fn held_by(&self, buyer: &str) -> Holdings {
         self.buyers.get(buyer).copied().unwrap_or_default()
     }
 
-    /// Orders by the end of their hold, earliest first; those that are paid or cancelled stay among them until then.
+    /// Orders by the end of their hold, earliest first. Paid and cancelled orders are included until a sweep.
     pub fn due(&self) -> impl Iterator<Item = (u64, OrderId)> {
         self.due.iter().flat_map(|((at_ms, _), orders)| orders.iter().map(|order| (*at_ms, *order)))
     }
 
-    /// When the first hold ends that no sweep has looked at.
+    /// The earliest end of a hold that no sweep has examined, in ms since 1970.
     #[must_use]
     pub fn next_due_ms(&self) -> Option<u64> {
         self.due.keys().next().map(|(at_ms, _)| *at_ms)
@@ -153,7 +153,7 @@ impl SaleModel {
         self.entry(now_ms, Change::Opened { total, sold: 0 })
     }
 
-    /// Decides purchases one after the other, each on what the ones before it left.
+    /// Decides purchases in their order. Each decision counts the tickets of the ones before it.
     #[must_use]
     pub fn reserve(&self, now_ms: u64, terms: &Terms, batch: &[Purchase]) -> Reservation {
         let at_ms = self.clock(now_ms);
@@ -171,7 +171,7 @@ impl SaleModel {
                 decisions.push(refused_or_known);
                 continue;
             }
-            // From here on the purchase is made.
+            // No refusal applies: make the order.
             let Purchase { id, buyer, quantity } = purchase;
             draft.available -= u64::from(*quantity);
             if let Some(buyer) = buyer {
@@ -188,7 +188,7 @@ impl SaleModel {
         Reservation { decisions, entry }
     }
 
-    /// The rules, in their order of precedence; `None` if the purchase is to be made.
+    /// Checks the rules in their order; `None` if the order is to be made.
     fn refuse_or_repeat(&self, at_ms: u64, terms: &Terms, draft: &Draft, purchase: &Purchase) -> Option<Decision> {
         if let Some(order) = draft.order(&purchase.id) {
             return Some(if order.quantity == purchase.quantity || order.is_tombstone() {
@@ -224,13 +224,13 @@ impl SaleModel {
         None
     }
 
-    /// The entry that sets the state; `None` if it is set already.
+    /// The entry that sets the state; `None` if the sale has it already.
     #[must_use]
     pub fn set_state(&self, now_ms: u64, state: SaleState) -> Option<LogEntry> {
         (self.state != state).then(|| self.entry(now_ms, Change::State { state }))
     }
 
-    /// The entry that changes the stock; `None` if this very change was made before.
+    /// The entry that changes the stock; `None` if the same change was made before.
     ///
     /// # Errors
     /// [`LedgerError::ChangeIdReused`], [`LedgerError::BelowSold`] and [`LedgerError::AboveMaximum`].
@@ -247,7 +247,7 @@ impl SaleModel {
         }
     }
 
-    /// Takes one entry over. Entries come in their order, without gaps.
+    /// Applies one entry. Entries must come in order and without gaps.
     pub fn apply(&mut self, entry: &LogEntry) {
         debug_assert_eq!(entry.seq, self.version + 1, "entries are applied in their order, without gaps");
         self.version = entry.seq;
@@ -301,7 +301,7 @@ impl SaleModel {
         }
     }
 
-    /// An order stands like this now, however it stood before.
+    /// Replaces an order in any state by this one.
     fn restate(&mut self, seq: u64, id: OrderId, order: &Order) {
         let before = self.orders.insert(id, order.clone());
         if let Some(before) = before.as_ref().filter(|before| before.state != OrderState::Released) {
@@ -324,7 +324,7 @@ impl SaleModel {
     }
 
     fn take(&mut self, buyer: Option<&Arc<str>>, quantity: u32) {
-        // A damaged log may begin with any number; one that comes around to 0 would be sold again.
+        // A damaged log may start with any number. If the sum wrapped around to 0, tickets would be sold again.
         self.sold = self.sold.saturating_add(u64::from(quantity));
         if let Some(buyer) = buyer {
             self.buyers.entry(Arc::clone(buyer)).or_default().tickets += u64::from(quantity);
@@ -336,12 +336,12 @@ impl SaleModel {
         self.change_holdings(buyer, |has| has.tickets = has.tickets.saturating_sub(u64::from(quantity)));
     }
 
-    /// One more unpaid order, or one less.
+    /// Changes the number of unpaid orders by `orders`.
     fn hold(&mut self, buyer: Option<&Arc<str>>, orders: i64) {
         self.change_holdings(buyer, |has| has.unpaid = has.unpaid.saturating_add_signed(orders));
     }
 
-    /// Buyers who have nothing are not kept.
+    /// Changes a buyer's holdings and removes a buyer without any.
     fn change_holdings(&mut self, buyer: Option<&Arc<str>>, change: impl FnOnce(&mut Holdings)) {
         if let Some(buyer) = buyer {
             let has = self.buyers.entry(Arc::clone(buyer)).or_default();

@@ -1,4 +1,4 @@
-//! One order: its identity, where it stands, and what can still become of it.
+//! One order: its ID, its state and the results of paying or cancelling it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,18 +6,18 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// One purchase's identity, made before the ledger is first asked, so that asking twice buys once.
-/// Unguessable, since whoever has it may read the order.
+/// Identifies an order. The edge creates it before it first calls the ledger, which makes the purchase idempotent. It
+/// cannot be guessed: every client that has it may read the order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OrderId(pub [u8; 16]);
 
-/// Not 32 hexadecimal digits.
+/// The text does not have 32 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("an order id must be 32 hexadecimal digits")]
 pub struct BadOrderId;
 
 impl OrderId {
-    /// Its text: 32 lower-case hexadecimal digits in ASCII.
+    /// The ID as 32 lower-case hexadecimal digits in ASCII.
     #[must_use]
     pub fn hex(&self) -> [u8; 32] {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -46,7 +46,7 @@ impl FromStr for OrderId {
     type Err = BadOrderId;
 
     fn from_str(text: &str) -> Result<Self, BadOrderId> {
-        // `from_str_radix` alone would also take a sign.
+        // `from_str_radix` alone would accept a sign.
         if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(BadOrderId);
         }
@@ -68,20 +68,20 @@ impl<'de> Deserialize<'de> for OrderId {
     }
 }
 
-/// Where an order stands. It moves one way, HELD to PAID or RELEASED, but for a payment that comes after the release:
-/// that takes the order back if its tickets can be had again.
+/// The state of an order. It goes from HELD to PAID or RELEASED. A payment after the release takes the order back to
+/// PAID if its tickets are available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum OrderState {
-    /// Its tickets wait for payment until the hold ends.
+    /// The tickets are reserved until the hold ends.
     Held,
-    /// Its tickets are the buyer's.
+    /// The tickets belong to the buyer.
     Paid,
-    /// Its tickets went back on sale.
+    /// The tickets are on sale again.
     Released,
 }
 
-/// Why an order has no tickets.
+/// Why an order was released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReleaseReason {
@@ -89,35 +89,35 @@ pub enum ReleaseReason {
     Expired,
     /// It was cancelled.
     Cancelled,
-    /// Its id was given up before there was an order, and there never will be one.
+    /// The ID was given up before an order existed; no order can be made under it.
     GivenUp,
 }
 
-/// One order as it stands.
+/// The present state of one order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
-    /// Where it stands.
+    /// Held, paid or released.
     pub state: OrderState,
-    /// How many tickets; 0 if the id was given up.
+    /// Number of tickets; 0 if the ID was given up.
     pub quantity: u32,
-    /// Whose it is.
+    /// The buyer ID, unless anonymous.
     pub buyer: Option<Arc<str>>,
-    /// When an unpaid one gives its tickets back, in ms since 1970.
+    /// The end of the hold, in ms since 1970.
     pub expires_at_ms: u64,
-    /// The payment that paid it.
+    /// The payment, if paid.
     pub payment: Option<PaymentId>,
-    /// Why it was released.
+    /// The reason, if released.
     pub reason: Option<ReleaseReason>,
 }
 
 impl Order {
-    /// A new order.
+    /// A new, unpaid order.
     #[must_use]
     pub fn held(quantity: u32, buyer: Option<Arc<str>>, expires_at_ms: u64) -> Self {
         Self { state: OrderState::Held, quantity, buyer, expires_at_ms, payment: None, reason: None }
     }
 
-    /// The mark of an id that was given up: whatever still comes under it finds that it has been decided.
+    /// The record of an ID that was given up. A later purchase with this ID gets this record and makes no order.
     #[must_use]
     pub fn tombstone() -> Self {
         Self {
@@ -130,7 +130,7 @@ impl Order {
         }
     }
 
-    /// How far it has come. An order only goes forward, so of two accounts of it the further one is the newer.
+    /// Position in HELD, RELEASED, PAID. An order only moves forward, so the record with the higher rank is the newer.
     #[must_use]
     pub fn rank(&self) -> u8 {
         match self.state {
@@ -140,25 +140,25 @@ impl Order {
         }
     }
 
-    /// Whether this is what is left of an id that was given up.
+    /// Whether this is the record of an ID that was given up.
     #[must_use]
     pub fn is_tombstone(&self) -> bool {
         self.reason == Some(ReleaseReason::GivenUp)
     }
 }
 
-/// A payment as whoever took it calls it: 1 to 64 of A-Z, a-z, 0-9, `.`, `_`, `:` and `-`.
+/// The payment provider's ID of a payment: 1 to 64 of A-Z, a-z, 0-9, `.`, `_`, `:` and `-`, but not `-` alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PaymentId(Arc<str>);
 
-/// Not a payment's id.
+/// The text is not a payment ID.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to 64 of A-Z, a-z, 0-9, \".\", \"_\", \":\" and \"-\"")]
 pub struct BadPaymentId;
 
 impl PaymentId {
-    /// Its text.
+    /// The ID as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -170,7 +170,7 @@ impl FromStr for PaymentId {
 
     fn from_str(text: &str) -> Result<Self, BadPaymentId> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
-        // A hyphen alone stands for no payment in the ledger's records.
+        // In the ledger's records, a single hyphen means "no payment".
         let is_one = (1..=64).contains(&text.len()) && text.bytes().all(plain) && text != "-";
         if is_one { Ok(Self(text.into())) } else { Err(BadPaymentId) }
     }
@@ -190,53 +190,53 @@ impl From<PaymentId> for String {
     }
 }
 
-/// What came of a payment.
+/// The result of a payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Confirmed {
-    /// The order is paid by it.
+    /// This payment paid the order.
     Paid {
-        /// As it stands.
+        /// The paid order.
         order: Order,
-        /// Whether this step took it back from its release.
+        /// Whether the order was released and this step took it back.
         retaken: bool,
     },
-    /// The order is not paid by it; the money belongs to the buyer.
+    /// The payment did not pay the order and must be refunded.
     RefundDue(RefundReason),
-    /// There is no such order. It may still come, if its purchase is under way.
+    /// There is no such order. Its purchase may still be in progress.
     UnknownOrder,
 }
 
-/// Why a payment has to be given back.
+/// Why a payment must be refunded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefundReason {
-    /// Another payment has paid the order.
+    /// Another payment paid the order.
     PaidOtherwise {
-        /// That one.
+        /// The other payment.
         payment: PaymentId,
     },
-    /// The order was released, and nothing is left to take it back from.
+    /// The order was released and no ticket is available.
     SoldOut,
-    /// The order was released, and fewer tickets are left than it had.
+    /// The order was released and fewer tickets are available than it had.
     NotEnough {
-        /// What is left; at least 1.
+        /// Available tickets; at least 1.
         left: u64,
     },
-    /// The order was released, and its buyer has others since then.
+    /// The order was released and the buyer's newer tickets reach the limit.
     BuyerLimit {
-        /// What the buyer has.
+        /// Tickets that the buyer has.
         have: u64,
     },
-    /// The id was given up; there never was an order.
+    /// The ID was given up and never had an order.
     GivenUp,
 }
 
-/// What came of a cancellation.
+/// The result of a cancellation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cancelled {
-    /// The order is released, by this step or before.
+    /// The order is released, by this step or an earlier one.
     Released(Order),
-    /// There was no order under this id, and now there will never be one.
+    /// The ID had no order and can no longer get one.
     GivenUp,
-    /// The order is paid, and stays so.
+    /// The order is paid and stays paid.
     AlreadyPaid(Order),
 }

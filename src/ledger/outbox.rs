@@ -1,8 +1,8 @@
-//! The outbox of a sale: how far its log has been delivered, which edge delivers it, and what could not be delivered.
+//! The outbox of a sale: how far its log is delivered, which edge delivers it, and which events were refused.
 //!
-//! One edge at a time has a sale's delivery, by a lease that it renews while it works; so the order of the log is the
-//! order of delivery. How far the log was delivered only ever moves forward. An event that its receiver refuses for
-//! what it says is set aside by its place in the log, where it stays until somebody has it delivered after all.
+//! One edge at a time delivers a sale's log. It holds a lease and renews it while it works. Events are therefore
+//! delivered in the order of the log, and the delivered position only moves forward. An event that the receiver refuses
+//! because of its content is set aside by its position in the log until an operator has it retried.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,152 +11,152 @@ use async_trait::async_trait;
 
 use super::{LedgerError, LogEntry, OrderId};
 
-/// The most events of one sale that are set aside. When there are so many, the next that is refused holds up the others
-/// instead, for then it is not the events that are at fault.
+/// Maximum events per sale that are set aside. Beyond it, a refused event blocks the delivery: so many refusals are not
+/// the fault of single events.
 pub const SET_ASIDE_MAX: usize = 1_000;
 
-/// The longest reason, in bytes, for which an event is set aside; a longer one is cut.
+/// Maximum length of the reason of an event that is set aside, in bytes; a longer one is cut.
 pub const WHY_MAX: usize = 200;
 
-/// Where an event stands in the log: one of the orders of one entry.
+/// The position of an event in the log: one order of one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
-    /// The entry's number.
+    /// Number of the entry.
     pub seq: u64,
-    /// The order's place in the entry, from 0; 0 if the entry is not of several.
+    /// Index of the order in the entry, from 0; 0 if the entry has no list of orders.
     pub part: u32,
 }
 
-/// An edge that wants a sale's delivery.
+/// An edge's request for the lease of a sale's delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// The edge: 1 to 100 visible ASCII characters, others than those of any other edge.
+    /// Name of the edge: 1 to 100 visible ASCII characters, unique among all edges.
     pub edge: Arc<str>,
-    /// For how long, unless it renews it. It is renewed by every [`Outbox::take`] that finds half of it gone.
+    /// Duration of the lease. An [`Outbox::take`] in its second half renews it.
     pub lease: Duration,
 }
 
-/// The edge that has a sale's delivery.
+/// The lease of a sale's delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// Which.
+    /// Name of the edge that has it.
     pub edge: Arc<str>,
-    /// For how long from when the ledger was asked, by the ledger's clock.
+    /// Time left when the ledger answered, by the ledger's clock.
     pub left: Duration,
 }
 
-/// How far a sale's log was delivered, at one instant.
+/// How far a sale's log is delivered, at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
-    /// The number of the newest entry.
+    /// Number of the newest entry.
     pub version: u64,
-    /// All entries up to this one were delivered, or what is not is set aside.
+    /// All events up to this entry were delivered or set aside.
     pub delivered: u64,
-    /// When the first entry that is not delivered was written, in ms since 1970.
+    /// When the first undelivered entry was written, in ms since 1970.
     pub oldest_at_ms: Option<u64>,
     /// The ledger's clock, in ms since 1970.
     pub now_ms: u64,
-    /// Events set aside, those that are to be tried again among them.
+    /// Events set aside, including those marked for a retry.
     pub set_aside: u64,
 }
 
-/// What there is to do for the edge that has the delivery.
+/// The work for the edge that has the lease.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Work {
-    /// The entries that come next, oldest first; none if all were delivered.
+    /// The next entries, oldest first; empty if all were delivered.
     pub entries: Vec<LogEntry>,
-    /// Events set aside that are to be tried again, in the order of the log.
+    /// Events set aside and marked for a retry, in the order of the log.
     pub again: Vec<EventId>,
 }
 
-/// The answer to an edge that wants a sale's delivery.
+/// The answer to a [`Claim`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
-    /// How far it is.
+    /// The present progress.
     pub progress: Progress,
-    /// Who has it now: the edge that asked, or another.
+    /// The present lease, of the calling edge or another.
     pub lease: Lease,
-    /// What there is to do; none if another edge has it.
+    /// The work; `None` if another edge has the lease.
     pub work: Option<Work>,
 }
 
-/// An event that its receiver refuses.
+/// An event that the receiver refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedEvent {
-    /// Which.
+    /// Position of the event.
     pub event: EventId,
-    /// The order that it is of, if it is of one.
+    /// The event's order, if it concerns one.
     pub order: Option<OrderId>,
-    /// What the receiver said.
+    /// The receiver's reason.
     pub why: String,
 }
 
-/// What became of events that were posted.
+/// The result of posted events.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
-    /// Every event up to this entry is kept by the receiver or set aside; 0 for nothing new.
+    /// The receiver accepted every event up to this entry, or it is set aside; 0 for no progress.
     pub delivered: u64,
-    /// One event that is to be set aside, or is again.
+    /// An event to set aside, for the first time or again.
     pub refused: Option<RefusedEvent>,
-    /// Events that were set aside and are kept by the receiver now.
+    /// Events that were set aside and that the receiver accepted now.
     pub settled: Vec<EventId>,
 }
 
-/// What became of a [`Record`].
+/// The result of writing a [`Record`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recorded {
-    /// It is written.
+    /// The record was written.
     Done,
-    /// Another edge has the delivery; nothing was written.
+    /// Another edge has the lease; nothing was written.
     Lost,
-    /// There are [`SET_ASIDE_MAX`] events set aside already; nothing was written.
+    /// [`SET_ASIDE_MAX`] events are set aside already; nothing was written.
     Full,
 }
 
 /// An event that is set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetAside {
-    /// What was refused, and why.
+    /// The event and the reason.
     pub refused: RefusedEvent,
-    /// When, in ms since 1970.
+    /// When it was set aside, in ms since 1970.
     pub at_ms: u64,
-    /// Whether it is to be tried again.
+    /// Whether it is marked for a retry.
     pub again: bool,
 }
 
-/// All that is known of a sale's delivery.
+/// The full status of a sale's delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryStatus {
-    /// How far it is.
+    /// The present progress.
     pub progress: Progress,
-    /// Who has it; none if nobody does.
+    /// The present lease; `None` if no edge has one.
     pub lease: Option<Lease>,
-    /// What is set aside, in the order of the log.
+    /// Events set aside, in the order of the log.
     pub set_aside: Vec<SetAside>,
 }
 
-/// The outboxes of a ledger's sales. Every operation names the sale by its epoch too, as [`super::Ledger::open`] gave
-/// it, and is [`LedgerError::Changed`] for another one. All are idempotent.
+/// The outboxes of a ledger's sales. Every operation also takes the sale's epoch, as returned by
+/// [`super::Ledger::open`], and fails with [`LedgerError::Changed`] for another one. All are idempotent.
 #[async_trait]
 pub trait Outbox: Send + Sync + 'static {
-    /// Takes or keeps a sale's delivery unless another edge has it, and reads what there is to do: entries, oldest
-    /// first, until they have `lines_max` lines together (see [`LogEntry::lines`]), the last one whole; 0 for none.
+    /// Takes or renews the lease unless another edge has it, and reads the next entries, oldest first, until they have
+    /// `lines_max` lines together (see [`LogEntry::lines`]); the last one is read whole. 0 reads none.
     async fn take(&self, sale: &str, epoch: u64, claim: &Claim, lines_max: usize) -> Result<Taken, LedgerError>;
 
-    /// Writes down what became of events, if `edge` still has the delivery.
+    /// Records the result of posted events, if `edge` still has the lease.
     async fn record(&self, sale: &str, epoch: u64, edge: &str, record: &Record) -> Result<Recorded, LedgerError>;
 
-    /// Gives a sale's delivery back, if `edge` has it.
+    /// Releases the lease, if `edge` has it.
     async fn release(&self, sale: &str, epoch: u64, edge: &str) -> Result<(), LedgerError>;
 
-    /// Has all events that are set aside tried again; says how many.
+    /// Marks all events that are set aside for a retry; returns their number.
     async fn retry(&self, sale: &str, epoch: u64) -> Result<u64, LedgerError>;
 
-    /// Reads all that is known of a sale's delivery.
+    /// Reads the full status of a sale's delivery.
     async fn delivery(&self, sale: &str, epoch: u64) -> Result<DeliveryStatus, LedgerError>;
 }
 
-/// A reason, cut to [`WHY_MAX`] bytes between two characters, on one line.
+/// Puts a reason on one line and cuts it to [`WHY_MAX`] bytes at a character boundary.
 #[must_use]
 pub fn brief(why: &str) -> String {
     let mut brief = String::new();

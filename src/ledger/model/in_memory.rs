@@ -1,4 +1,4 @@
-//! The model as a ledger in memory that misbehaves when told to: what tests of the edge sell from.
+//! The model as a ledger in memory for tests of the edge. Tests can inject faults.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -13,27 +13,27 @@ use crate::ledger::{
     SaleState, Swept, SyncAsk, Synced, Terms, View,
 };
 
-/// Few, so that a log of tests takes more than one sync.
+/// Maximum entries per sync; small, because tests must need more than one sync for a log.
 pub const SYNC_ENTRIES: usize = 8;
 
-/// What happens to one step of purchases.
+/// An injected fault of one step of purchases.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
-    /// It is done after a while.
+    /// Done after a delay.
     Delay(Duration),
-    /// It is done, and its answer is lost.
+    /// Done, but the answer is lost.
     UnknownAfterDoing,
-    /// It is not done, and nobody can tell.
+    /// Not done, and the caller gets an unknown outcome.
     UnknownWithoutDoing,
-    /// It is done, and no answer ever comes.
+    /// Done, but the call never returns.
     Silence,
-    /// It is refused.
+    /// Refused with [`LedgerError::Unavailable`].
     Unavailable,
-    /// It is refused, for there is no such sale.
+    /// Refused with [`LedgerError::Missing`].
     Missing,
 }
 
-/// A ledger of one sale, whatever its name.
+/// A ledger with one sale under every key.
 #[derive(Default)]
 pub struct InMemoryLedger {
     kept: Mutex<Kept>,
@@ -44,10 +44,10 @@ struct Kept {
     now_ms: u64,
     sale: Option<(Identity, SaleModel)>,
     log: Vec<LogEntry>,
-    /// What happens to the next steps; after that, nothing does.
+    /// The faults of the next steps; later steps have none.
     faults: VecDeque<Fault>,
     syncs_hang: bool,
-    /// Every step that came here, done or not.
+    /// Every step, done or not.
     steps: Vec<Vec<Purchase>>,
 }
 
@@ -100,45 +100,45 @@ impl Kept {
 }
 
 impl InMemoryLedger {
-    /// Every look at it is a millisecond later than the one before.
+    /// Each access advances the clock by one millisecond.
     fn kept(&self) -> MutexGuard<'_, Kept> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.now_ms += 1;
         kept
     }
 
-    /// Tells what happens to the next steps.
+    /// Injects faults into the next steps.
     pub fn fail(&self, faults: impl IntoIterator<Item = Fault>) {
         self.kept().faults.extend(faults);
     }
 
-    /// Nothing happens to the next steps any more.
+    /// Removes the faults that are still to come.
     pub fn heal(&self) {
         self.kept().faults.clear();
     }
 
-    /// Has syncs wait for ever, or no longer.
+    /// Makes syncs hang, or ends that.
     pub fn hang_syncs(&self, hang: bool) {
         self.kept().syncs_hang = hang;
     }
 
-    /// Puts another sale in the place of the one that there is.
+    /// Replaces the sale by a new one.
     pub fn begin_anew(&self, total: u64) {
         self.kept().begin(total);
     }
 
-    /// Another edge makes orders.
+    /// Makes orders as another edge would.
     pub fn sell_elsewhere(&self, batch: &[Purchase]) {
         let terms = Terms { hold_ms: 600_000, ..Terms::default() };
         let _decisions = self.kept().reserve(None, &terms, batch);
     }
 
-    /// The sale as it is.
+    /// A copy of the sale.
     pub fn sale(&self) -> SaleModel {
         self.kept().sale.as_ref().map(|(_, sale)| sale.clone()).unwrap_or_default()
     }
 
-    /// Every step that came, as often as it came.
+    /// Every step, including repeats.
     pub fn steps(&self) -> Vec<Vec<Purchase>> {
         self.kept().steps.clone()
     }

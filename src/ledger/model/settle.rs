@@ -1,4 +1,4 @@
-//! What becomes of an order: it is paid, cancelled, or its hold ends.
+//! The end of a hold: an order is paid, cancelled or expires.
 
 use super::super::{
     Cancelled, Change, Confirmed, LogEntry, Order, OrderId, OrderLine, OrderState, PaymentId, RefundReason,
@@ -6,19 +6,19 @@ use super::super::{
 };
 use super::SaleModel;
 
-/// What a sweep found.
+/// The result of a sweep.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sweep {
-    /// For its caller.
+    /// The counts for the caller.
     pub swept: Swept,
-    /// The entries of `due` that are done with, once `entry` is written.
+    /// The entries of `due` to remove after `entry` is written.
     ended: Vec<(u64, u64)>,
-    /// To be written, then applied; none if nothing was released.
+    /// To be written, then applied; `None` if no order was released.
     pub entry: Option<LogEntry>,
 }
 
 impl SaleModel {
-    /// Decides a payment, and gives the entry that takes it, if one does.
+    /// Decides a payment and returns the entry that records it, if it changes the order.
     #[must_use]
     pub fn confirm(
         &self,
@@ -50,8 +50,8 @@ impl SaleModel {
         (Confirmed::Paid { order: paid, retaken }, Some(self.entry(now_ms, change)))
     }
 
-    /// Why a released order cannot be taken back. Whether the sale is open does not matter: its buyer was in time to
-    /// buy, and what is left is nobody else's yet.
+    /// Why a released order cannot be taken back. The sale need not be open: the buyer bought in time, and available
+    /// tickets belong to no other buyer.
     fn refuse_to_take_back(&self, terms: &Terms, order: &Order) -> Option<RefundReason> {
         let (left, quantity) = (self.total.saturating_sub(self.sold), u64::from(order.quantity));
         let have = order.buyer.as_deref().map_or(0, |buyer| self.held_by(buyer).tickets);
@@ -68,7 +68,7 @@ impl SaleModel {
         }
     }
 
-    /// Decides a cancellation, and gives the entry that makes it, if one does.
+    /// Decides a cancellation and returns the entry that records it, if it changes anything.
     #[must_use]
     pub fn cancel(&self, now_ms: u64, id: OrderId) -> (Cancelled, Option<LogEntry>) {
         let Some(order) = self.orders.get(&id) else {
@@ -87,8 +87,8 @@ impl SaleModel {
         }
     }
 
-    /// Finds orders to be released, those whose hold ended first before all others. Orders of one step are looked at
-    /// together, so that one entry of `due` is done with whole.
+    /// Finds orders to release, earliest end of hold first. The orders of one step are examined together: a sweep
+    /// removes whole entries of `due`.
     #[must_use]
     pub fn sweep(&self, now_ms: u64) -> Sweep {
         let at_ms = self.clock(now_ms);
@@ -111,7 +111,7 @@ impl SaleModel {
         Sweep { swept, ended, entry }
     }
 
-    /// Forgets the deadlines that a sweep has dealt with, when its entry was written and applied.
+    /// Removes the deadlines that a sweep examined, after its entry was written and applied.
     pub fn end(&mut self, sweep: &Sweep) {
         for key in &sweep.ended {
             self.due.remove(key);
