@@ -81,7 +81,7 @@ impl Front {
         Self { shop, proxy, entrance, rules, header_log: Throttle::default(), shutdown, stopping, stop }
     }
 
-    /// Serves `listeners` until shutdown; the [`Door`]s in the rules have the same order. On shutdown, connections
+    /// Serves `listeners` until shutdown; the doors in the rules have the same order. On shutdown, connections
     /// finish their current request, and idle ones may send one more; see [`Rules::farewell`].
     ///
     /// [`Rules::farewell`]: crate::traffic::rules::Rules::farewell
