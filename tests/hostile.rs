@@ -4,7 +4,6 @@ mod crowds;
 mod injection;
 mod limits;
 mod overload;
-mod recorder;
 mod smuggling;
 mod targets;
 mod waits;

@@ -18,6 +18,7 @@ pub mod postgres;
 pub mod process;
 pub mod purchase;
 pub mod receiver;
+pub mod recorder;
 pub mod redis;
 pub mod signer;
 pub mod wrk;

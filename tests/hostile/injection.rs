@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::recorder::Recorder;
 use crate::harness::purchase::{purchase, purchase_with_key};
+use crate::harness::recorder::Recorder;
 use crate::harness::{Answer, Edge, Outcome, Request};
 
 /// Text that is harmful where it is not escaped.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::recorder::{Recorder, Seen};
 use crate::harness::Edge;
 use crate::harness::client::everything;
+use crate::harness::recorder::{Recorder, Seen};
 
 /// What stands hidden in the others. A backend must never see it as a request.
 const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: a\r\nX: ";

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::recorder::Recorder;
+use crate::harness::recorder::Recorder;
 use crate::harness::{Edge, Request};
 
 #[test]
