@@ -5,6 +5,7 @@ mod backend_names;
 mod balancing;
 mod client_addresses;
 mod coming_from_nginx;
+mod framing;
 mod front;
 mod http2;
 mod proxy_protocol;

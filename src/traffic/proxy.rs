@@ -224,14 +224,20 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    /// Counts the bytes of a body whose length was not declared.
+    /// Counts the bytes of a body whose length was not declared, and ends the body with exactly one last chunk.
     async fn request_body_filter(
         &self,
         session: &mut Session,
         body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         ctx: &mut RequestContext,
     ) -> Result<()> {
+        if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
+            // Pingora 0.9.1 (`send_body_to_pipe` and `send_body_to1` in pingora-proxy/src/proxy_h1.rs) writes an empty
+            // last part as a chunk of its own, which is the last chunk, and then the last chunk. The backend would read
+            // the second one as its next request. HTTP/2 ends a body with an empty DATA frame.
+            *body = None;
+        }
         ctx.body += body.as_ref().map_or(0, |part| part.len() as u64);
         match ctx.max_body() {
             // A tunnel has no length.

@@ -18,6 +18,7 @@ struct Record {
     requests: Vec<Seen>,
     /// Whatever was no request.
     faults: Vec<String>,
+    connections: usize,
 }
 
 /// Lives until the test process ends.
@@ -35,6 +36,7 @@ impl Recorder {
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let own = Arc::clone(&own);
+                own.lock().unwrap().connections += 1;
                 std::thread::spawn(move || serve(stream, &own));
             }
         });
@@ -48,10 +50,25 @@ impl Recorder {
     /// Every request so far. There must have been nothing else.
     #[track_caller]
     pub fn requests(&self) -> Vec<Seen> {
-        let record = self.record.lock().unwrap();
-        assert!(record.faults.is_empty(), "a backend got what is no request: {:#?}", record.faults);
-        record.requests.clone()
+        let (requests, faults) = {
+            let record = self.record.lock().unwrap();
+            (record.requests.clone(), record.faults.clone())
+        };
+        assert!(faults.is_empty(), "a backend got what is no request: {faults:#?}");
+        requests
     }
+
+    /// How many connections there were so far.
+    pub fn connections(&self) -> usize {
+        self.record.lock().unwrap().connections
+    }
+}
+
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// Whether a request is answered before its body is read.
+fn is_answered_early(line: &str) -> bool {
+    line.contains("/early")
 }
 
 fn serve(mut stream: TcpStream, record: &Mutex<Record>) {
@@ -59,14 +76,16 @@ fn serve(mut stream: TcpStream, record: &Mutex<Record>) {
     loop {
         match read_request(&mut stream, &mut buffer) {
             Ok(Some(seen)) => {
+                let answered = is_answered_early(&seen.line);
                 record.lock().unwrap().requests.push(seen);
-                if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_err() {
+                if !answered && stream.write_all(ANSWER).is_err() {
                     return;
                 }
             }
             Ok(None) => return,
             Err(fault) => {
                 record.lock().unwrap().faults.push(format!("{fault}: {}", buffer.escape_ascii()));
+                let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
                 return;
             }
         }
@@ -95,6 +114,9 @@ fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<Option<S
             return Err("a strange header");
         }
         headers.push((name.to_ascii_lowercase(), value.to_owned()));
+    }
+    if is_answered_early(&line) {
+        let _ = stream.write_all(ANSWER);
     }
     let values = |name: &str| -> Vec<&str> {
         headers.iter().filter(|(own, _)| own == name).map(|(_, value)| value.as_str()).collect()
