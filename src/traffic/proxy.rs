@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -159,6 +159,11 @@ impl ProxyHttp for Proxy {
         if let HttpSession::H1(session) = session.as_downstream_mut() {
             // Pipelined requests are answered one after the other (RFC 9112, 9.3.2).
             session.set_pipelining_enabled(true);
+        }
+        if session.req_header().version == Version::HTTP_10 {
+            // RFC 9110, 15.2 and 10.1.1: HTTP/1.0 has no interim answers and no expectations.
+            session.set_ignore_info_resp(true);
+            session.req_header_mut().remove_header(&EXPECT);
         }
         if let Some(answer) = refusal::of(session) {
             session.set_keepalive(None);
@@ -326,6 +331,7 @@ impl ProxyHttp for Proxy {
         }
         // It describes the connection to the backend; `Connection` itself is always rewritten.
         answer.remove_header("keep-alive");
+        forward::keep_one_length(answer)?;
         if pages::takes_the_place(&ctx.rules.pages, answer.status) {
             ctx.intercepted = Some(answer.status);
             return Error::e_explain(ErrorType::HTTPStatus(answer.status.as_u16()), "a page takes its place");

@@ -92,6 +92,12 @@ fn attacks() -> Vec<(&'static str, Expect, String)> {
         // Lengths that are none, or more than one.
         ("two lengths", Refused, cl("Content-Length: 5\r\nContent-Length: 6")),
         ("a list of lengths", Refused, cl("Content-Length: 5, 6")),
+        ("two equal lengths", Told(400, "Content-Length"), cl("Content-Length: 5\r\nContent-Length: 5")),
+        ("a list of equal lengths", Told(400, "Content-Length"), cl("Content-Length: 5, 5")),
+        ("a list of equal lengths without blanks", Told(400, "Content-Length"), cl("Content-Length: 5,5")),
+        ("equal lengths in a list and a line", Refused, cl("Content-Length: 5, 5\r\nContent-Length: 5")),
+        ("a list of one length", Refused, cl("Content-Length: 5,")),
+        ("a length behind a comma", Refused, cl("Content-Length: ,5")),
         ("a sign", Refused, cl("Content-Length: +5")),
         ("a negative length", Refused, cl("Content-Length: -5")),
         ("hexadecimal", Refused, cl("Content-Length: 0x5")),

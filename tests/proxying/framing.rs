@@ -11,8 +11,10 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 
+use crate::harness::backend::After;
+use crate::harness::client::everything;
 use crate::harness::recorder::Recorder;
-use crate::harness::{Connection, Edge, Nginx, Request};
+use crate::harness::{Backend, Connection, Edge, Nginx, Request};
 
 /// How an upload is sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -218,4 +220,103 @@ fn no_client_meets_what_another_sent() {
         Ok(())
     });
     result.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// As nginx: an answer has one length, or it is none.
+#[test]
+fn an_answer_has_one_length() {
+    let backend = Backend::start(|request| {
+        let fields = request.header("x-fields").unwrap().replace('|', "\r\n");
+        request.send(format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\nok").as_bytes());
+        After::KeepOpen
+    });
+    let edge = edge(backend.address());
+    for (fields, expected) in [
+        ("Content-Length: 2", 200),
+        ("Content-Length:2 ", 200),
+        ("Content-Length: 2, 2", 200),
+        ("Content-Length: 2,2,2", 200),
+        ("Content-Length: 2|Content-Length: 2", 200),
+        ("Content-Length: 2, 3", 502),
+        ("Content-Length: 2|Content-Length: 3", 502),
+        ("Content-Length: 2,", 502),
+        ("Content-Length: +2", 502),
+        ("Content-Length: -2", 502),
+        ("Content-Length: 0x2", 502),
+        ("Content-Length: 2 2", 502),
+        ("Content-Length:", 502),
+        ("Content-Length: 18446744073709551618", 502),
+    ] {
+        let answer = edge.ask(&Request::get("/").header("X-Fields", fields));
+        assert_eq!(answer.status, expected, "{fields}");
+        if expected == 200 {
+            assert_eq!(answer.text(), "ok", "{fields}");
+            let lengths = answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+            assert_eq!(lengths.map(|(_, value)| value.as_str()).collect::<Vec<_>>(), ["2"], "{fields}");
+        }
+    }
+}
+
+#[test]
+fn only_clients_of_http_1_1_get_interim_answers() {
+    let backend = Backend::start(|request| {
+        assert_eq!(request.header("expect"), None);
+        for interim in ["100 Continue", "102 Processing", "103 Early Hints"] {
+            request.send(format!("HTTP/1.1 {interim}\r\nLink: </a>\r\n\r\n").as_bytes());
+        }
+        request.answer("backend");
+        After::KeepOpen
+    });
+    let edge = Edge::setup()
+        .ticket(json!({ "total": 10 }))
+        .proxies_to(json!({ "servers": [{ "address": backend.address() }] }))
+        .start();
+    let ask = |target: &str, version: &str, lines: &str| {
+        let method = if lines.is_empty() { "GET" } else { "POST" };
+        let head = format!("{method} {target} HTTP/{version}\r\nHost: a\r\nConnection: close\r\n{lines}\r\n");
+        let body = if lines.is_empty() { "" } else { "{}" };
+        String::from_utf8(everything(edge.address(), (head + body).as_bytes())).unwrap()
+    };
+    let body = "Content-Type: application/json\r\nContent-Length: 2\r\nExpect: 100-continue\r\n";
+    for (target, lines) in [("/", ""), ("/", body), ("/buy/ticket", body)] {
+        let answer = ask(target, "1.0", lines);
+        assert!(answer.starts_with("HTTP/1.1 20"), "{target} {lines}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{target} {lines}: {answer}");
+    }
+    let answer = ask("/", "1.1", "");
+    assert!(answer.contains("HTTP/1.1 103 Early Hints\r\nLink: </a>"), "{answer}");
+    assert!(ask("/buy/ticket", "1.1", body).starts_with("HTTP/1.1 100 Continue\r\n\r\n"));
+}
+
+/// What a client does wrong is logged as its own, below the level of what an operator has to mend.
+#[test]
+fn a_client_that_sends_half_a_body_or_bad_chunks_is_to_blame() {
+    let recorder = Recorder::start();
+    let edge = || {
+        Edge::setup()
+            .ticket(json!({ "total": 10 }))
+            .proxies_to(json!({ "servers": [{ "address": recorder.address() }] }))
+            .first_route(json!({ "path": "/denied", "upstream": "load_rule", "deny": ["127.0.0.0/8"] }))
+            .environment(&[("RUST_LOG".to_owned(), "spikegate=debug".to_owned())])
+            .start()
+    };
+    // Lines of one kind are at most one a second, so each case has an edge of its own.
+    for (path, refused) in [("/buy/ticket", None), ("/up", None), ("/sales/ticket", Some(405)), ("/denied", Some(403))]
+    {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n");
+        for body in ["Content-Length: 2\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n2\r\n{"] {
+            let edge = edge();
+            edge.connect().send(format!("{head}{body}").as_bytes());
+            edge.wait_for_log(&format!("499 POST {path}"));
+            assert!(!edge.log().contains("ERROR"), "{}", edge.log());
+        }
+        let edge = edge();
+        for chunks in ["x\r\n{}\r\n0\r\n\r\n", "+2\r\n{}\r\n0\r\n\r\n", "2\r\n{}x\r\n0\r\n\r\n"] {
+            let mut connection = edge.connect();
+            connection.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunks}").as_bytes());
+            assert_eq!(connection.answer().status, refused.unwrap_or(400), "{path} {chunks:?}");
+        }
+        edge.wait_for_log(&format!("400 POST {path}"));
+        assert!(!edge.log().contains("ERROR"), "{}", edge.log());
+    }
 }

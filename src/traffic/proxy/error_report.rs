@@ -12,6 +12,10 @@ use crate::upstream::{PickError, Upstream};
 
 const BACKENDS_FULL: ErrorType = ErrorType::CustomCode("all backends have max_conns requests", 503);
 
+/// A chunked body that is none, as Pingora names it.
+const INVALID_CHUNK: ErrorType = ErrorType::new("InvalidChunk");
+const INVALID_TRAILER_END: ErrorType = ErrorType::new("InvalidTrailerEnd");
+
 /// As an error of Pingora's, which [`of`] understands.
 pub fn error(none: PickError) -> Box<Error> {
     Error::explain(
@@ -26,21 +30,35 @@ pub fn error(none: PickError) -> Box<Error> {
 /// What an error of Pingora's means.
 pub fn of(error: &Error) -> RequestError {
     use ErrorType::{
-        ConnectTimedout, ConnectionClosed, HTTPStatus, ReadError, ReadTimedout, WriteError, WriteTimedout,
+        ConnectTimedout, ConnectionClosed, H2Error, HTTPStatus, ReadError, ReadTimedout, WriteError, WriteTimedout,
     };
-    match (error.esource(), error.etype()) {
+    let kind = error.etype();
+    let source = match error.esource() {
+        // Pingora marks all failures of a backend, but not all of a client: those of a request that the edge answers
+        // itself have no source.
+        ErrorSource::Unset if is_of_connection(kind) => &ErrorSource::Downstream,
+        source => source,
+    };
+    match (source, kind) {
         (_, HTTPStatus(503)) => RequestError::NoBackend,
         (_, full) if *full == BACKENDS_FULL => RequestError::BackendsFull,
         (_, HTTPStatus(413)) => RequestError::BodyTooLarge,
         (ErrorSource::Upstream, ConnectTimedout | ReadTimedout | WriteTimedout) => RequestError::GatewayTimeout,
         (ErrorSource::Upstream, _) => RequestError::BadGateway,
         (ErrorSource::Downstream, ReadTimedout) => RequestError::RequestTimeout,
-        (ErrorSource::Downstream, ReadError | WriteError | ConnectionClosed | WriteTimedout) => {
+        (ErrorSource::Downstream, ReadError | WriteError | ConnectionClosed | WriteTimedout | H2Error) => {
             RequestError::ClientGone
         }
         (ErrorSource::Downstream, _) => RequestError::BadRequest,
         (ErrorSource::Internal | ErrorSource::Unset, _) => RequestError::Internal,
     }
+}
+
+/// Whether an error is one of a connection, or of what came over it.
+fn is_of_connection(kind: &ErrorType) -> bool {
+    use ErrorType::{ConnectionClosed, H2Error, ReadError, ReadTimedout, WriteError, WriteTimedout};
+    matches!(kind, ReadError | ReadTimedout | WriteError | WriteTimedout | ConnectionClosed | H2Error)
+        || [INVALID_CHUNK, INVALID_TRAILER_END].contains(kind)
 }
 
 /// Where a request was that failed.
@@ -98,7 +116,7 @@ mod tests {
 
     #[test]
     fn faults_are_told_apart() {
-        use ErrorSource::{Downstream, Internal, Upstream};
+        use ErrorSource::{Downstream, Internal, Unset, Upstream};
         assert_eq!(failure(Upstream, ErrorType::ConnectRefused), RequestError::BadGateway);
         assert_eq!(failure(Upstream, ErrorType::ConnectionClosed), RequestError::BadGateway);
         assert_eq!(failure(Upstream, ErrorType::InvalidHTTPHeader), RequestError::BadGateway);
@@ -114,5 +132,10 @@ mod tests {
         assert_eq!(failure(Downstream, ErrorType::ConnectionClosed), RequestError::ClientGone);
         assert_eq!(failure(Downstream, ErrorType::WriteTimedout), RequestError::ClientGone);
         assert_eq!(failure(Downstream, ErrorType::InvalidHTTPHeader), RequestError::BadRequest);
+        assert_eq!(failure(Downstream, ErrorType::H2Error), RequestError::ClientGone);
+        assert_eq!(failure(Unset, ErrorType::ReadError), RequestError::ClientGone);
+        assert_eq!(failure(Unset, ErrorType::ReadTimedout), RequestError::RequestTimeout);
+        assert_eq!(failure(Unset, INVALID_CHUNK), RequestError::BadRequest);
+        assert_eq!(failure(Unset, ErrorType::InternalError), RequestError::Internal);
     }
 }

@@ -1,7 +1,7 @@
 //! What a backend is told about the client, and what a route does to headers and paths.
 
 use http::HeaderValue;
-use http::header::{COOKIE, HOST};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 
@@ -73,6 +73,18 @@ pub fn apply_to_request(rules: &HeaderRules, request: &mut RequestHeader) -> Res
         request.remove_header(name);
     }
     rules.set.iter().try_for_each(|(name, value)| request.insert_header(name.clone(), value.clone()))
+}
+
+/// Keeps one of several equal lengths. Pingora refuses unequal ones, and passes equal ones on as they came (RFC 9110,
+/// 8.6).
+pub fn keep_one_length(answer: &mut ResponseHeader) -> Result<()> {
+    let mut lengths = answer.headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return Ok(()) };
+    if lengths.next().is_none() && first.as_bytes().iter().all(u8::is_ascii_digit) {
+        return Ok(());
+    }
+    let length: Vec<u8> = first.as_bytes().iter().copied().take_while(u8::is_ascii_digit).collect();
+    answer.insert_header(CONTENT_LENGTH, length)
 }
 
 /// What a route does to the header of an answer.

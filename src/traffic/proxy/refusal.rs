@@ -4,7 +4,7 @@
 //! before routing and sales.
 
 use http::Version;
-use http::header::{HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use pingora::protocols::http::ServerSession as HttpSession;
 use serde_json::json;
 
@@ -23,6 +23,14 @@ pub(super) fn of(session: &HttpSession) -> Option<Answer> {
             return Some(refusal(400, "Host", "is not a name or an address, perhaps with a port"));
         }
         _ => {}
+    }
+    let mut lengths = request.headers.get_all(CONTENT_LENGTH).iter();
+    // RFC 9110, 8.6. Pingora takes equal lengths for one, and passes them on as they came.
+    if lengths
+        .next()
+        .is_some_and(|length| lengths.next().is_some() || !length.as_bytes().iter().all(u8::is_ascii_digit))
+    {
+        return Some(refusal(400, "Content-Length", "is given more than once"));
     }
     let HttpSession::H1(session) = session else { return None };
     if !is_target(request.raw_path()) {
