@@ -1,8 +1,8 @@
 //! The ledger: the only place that sells. For every sale and at every instant, total = available + held + paid.
 //!
 //! There are two stores ([`crate::stores`]): Redis for any number of edges and an embedded database for one edge. Their
-//! decisions are defined once, by a state machine without I/O in [`model`]. The embedded ledger runs this machine; tests
-//! compare the Redis scripts with it, step by step.
+//! decisions are defined once, by a state machine without I/O in [`model`]. The embedded ledger runs this machine;
+//! tests compare the Redis scripts with it, step by step.
 
 pub mod buyer;
 mod log;
@@ -223,8 +223,8 @@ pub enum LedgerError {
 /// idempotent by its IDs.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
-    /// Opens a sale: creates it with `total` tickets if there is none, adopts one that was created by hand, and does not
-    /// change one that is open. Without `total`, an absent sale is [`LedgerError::Missing`].
+    /// Opens a sale: creates it with `total` tickets if there is none, adopts one that was created by hand, and does
+    /// not change one that is open. Without `total`, an absent sale is [`LedgerError::Missing`].
     async fn open(&self, sale: &str, total: Option<u64>) -> Result<Identity, LedgerError>;
 
     /// Decides at most [`BATCH_MAX`] purchases in their order. Each decision counts the tickets of the ones before it.

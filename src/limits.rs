@@ -1,7 +1,8 @@
 //! Limits for one client address and for all clients together: concurrent connections and requests per second.
 //!
 //! Checked at the front door for every connection, and for every request wherever it is answered. What is not limited
-//! costs nothing. Request limits share no lock ([`mod@rate`]); connection limits use one of a few locks ([`connections`]).
+//! costs nothing. Request limits share no lock ([`mod@rate`]); connection limits use one of a few locks
+//! ([`connections`]).
 //!
 //! Requests are counted by the client address that [`crate::http::client`] finds; connections by their peer, or by the
 //! address in a trusted PROXY header. IPv6 clients have a whole network to choose from, so a /64 counts as one address.

@@ -128,6 +128,7 @@ pub struct Synced {
     pub view: View,
     /// The earliest end of a hold that no sweep has examined, in ms since 1970. Its order may be paid by now.
     pub next_due_ms: Option<u64>,
-    /// The entries after `read_to`, oldest first and without gaps, up to [`SYNC_LINES_MAX`]; at least one if any exists.
+    /// The entries after `read_to`, oldest first and without gaps, up to [`SYNC_LINES_MAX`]; at least one if any
+    /// exists.
     pub entries: Vec<LogEntry>,
 }

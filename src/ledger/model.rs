@@ -29,8 +29,8 @@ pub struct SaleModel {
     orders: HashMap<OrderId, Order>,
     /// Buyers with tickets.
     buyers: HashMap<Arc<str>, Holdings>,
-    /// Orders by the end of their hold and the number of the entry that made them. A sweep checks whether they are still
-    /// held.
+    /// Orders by the end of their hold and the number of the entry that made them. A sweep checks whether they are
+    /// still held.
     due: BTreeMap<(u64, u64), Vec<OrderId>>,
     /// Stock changes by their IDs.
     changes: HashMap<Arc<str>, i64>,

@@ -4,8 +4,8 @@
 //! Pingora spends several microseconds and tens of kilobytes per connection before it calls our code; a refusal needs
 //! neither. The front door therefore accepts connections itself. It answers a request at once if the request is
 //! unambiguous ([`head`] defines this), has no body and addresses an endpoint of the shop ([`render`] writes the
-//! answer). For any other request it lends the connection to Pingora ([`loaned_stream`]), which returns it for the next request.
-//! Idle connections are cheap: a [`connection`] between two requests holds no buffer.
+//! answer). For any other request it lends the connection to Pingora ([`loaned_stream`]), which returns it for the next
+//! request. Idle connections are cheap: a [`connection`] between two requests holds no buffer.
 //!
 //! Both paths give the same answers, byte for byte; a test compares them.
 
