@@ -1,15 +1,15 @@
--- Lets an edge sell over a new connection, unless the ledger has lost what that edge knows; then it is fenced.
+-- Authorizes an edge to sell over a new connection, unless the ledger lost something that the edge knows; then it
+-- fences the sale.
 --
--- A reign is the time of one primary: the replication id, which is new whenever a Redis starts or is promoted. A sale
--- that comes under a new one sells nothing until all edges have had the time to say what they know.
+-- A primary is identified by its replication id, which is new whenever a Redis starts or is promoted (hash field
+-- `reign`). Under a new primary, the sale sells nothing until all edges have had time to report what they know.
 --
 -- KEYS  1 stock hash  2 log
--- ARGV  1 epoch  2 reign  3 generation that the edge knows, or '' if it knows nothing
---       4 the newest version that it has heard of  5 number and 6 time of the newest entry that it remembers, or 0
---       7 how long nothing is sold under a new reign, in ms
--- Reply generation: how often the sale was reconciled; how long to wait in ms. Always writes, so that WAIT has
--- something to
---       wait for.
+-- ARGV  1 epoch  2 id of the primary  3 generation that the edge knows, or '' if it knows nothing
+--       4 the newest version that the edge knows  5 number and 6 time of the newest entry that it remembers, or 0
+--       7 how long nothing is sold under a new primary, in ms
+-- Reply generation: number of reconciliations of the sale; time to wait in ms. Always writes, so that WAIT has a write
+--       to wait for.
 -- Errors: those of sale.lua
 
 local sale, err = read_sound_sale(KEYS[1])
@@ -26,7 +26,7 @@ if not since or not generation or not version or not seq or not quiet_ms then
   return redis.error_reply('DAMAGED ' .. KEYS[1] .. ' has a reign or a generation that is none')
 end
 
--- Numbers of before a reconciliation say nothing; the edge looks for its orders then.
+-- Version numbers from before a reconciliation are not comparable; the edge looks for its orders instead.
 if whole(ARGV[3]) == generation then
   local why
   if sale.version < version then
@@ -45,7 +45,7 @@ if whole(ARGV[3]) == generation then
 end
 
 if stored[1] ~= ARGV[2] then
-  -- A sale that nobody has sold from has nothing to lose.
+  -- A sale without orders has nothing to lose.
   since = stored[1] and sale.now_ms or 0
   redis.call('HSET', KEYS[1], 'reign_since_ms', string.format('%.0f', since))
 end

@@ -1,12 +1,12 @@
--- Releases an order that is not paid. An id without an order is given up: no order can be made under it any more.
+-- Releases an unpaid order. An id without an order is given up: no order can be made under it any more.
 --
 -- KEYS  1 stock hash  2 orders  3 buyers  4 log
 -- ARGV  1 order id
 -- Reply a code and a value:
---       1 released        the order's record, by this step or before
+--       1 released        the order's record, now or from an earlier step
 --       2 given up        0
 --       3 already paid    its record
---       then, if this step wrote one, its entry's number and time
+--       then number and time of the log entry, if this step wrote one
 -- Errors: those of sale.lua
 -- Keep in step with `cancel` in src/ledger/model.rs.
 
@@ -40,7 +40,7 @@ has, err = read_buyers(KEYS[3], order.buyer ~= '' and { order.buyer } or {})
 if not has then
   return err
 end
--- From here on nothing can be refused any more.
+-- Nothing can fail from here on.
 sale.version = sale.version + 1
 sale.sold = math.max(0, sale.sold - order.quantity)
 local buyer = has[order.buyer]

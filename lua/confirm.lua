@@ -1,10 +1,10 @@
--- Takes a payment for an order. The first payment wins; the same payment asked again hears the same. A released order
--- is taken back if stock and limit allow it.
+-- Confirms a payment of an order. The first payment wins; repeating it gives the same reply. A released order is taken
+-- back if stock and limit allow it.
 --
 -- KEYS  1 stock hash  2 orders  3 buyers  4 log
 -- ARGV  1 to 5 the caller's rules (see read_sale in sale.lua)  6 order id  7 payment's id
 -- Reply a code and a value:
---       1 paid            the order's record, by this step or by the same payment before
+--       1 paid            the order's record, now or from an earlier confirmation of the same payment
 --       2 taken back      its record
 --       3 paid otherwise  the other payment's id
 --       4 sold out        0
@@ -12,7 +12,7 @@
 --       6 not enough      what is left
 --       7 given up        0
 --       8 no such order   0
---       then, if this step wrote one, its entry's number and time
+--       then number and time of the log entry, if this step wrote one
 -- Errors: those of sale.lua
 -- Keep in step with `confirm` in src/ledger/model.rs.
 
@@ -60,7 +60,7 @@ if retaken then
   end
 end
 
--- From here on nothing can be refused any more.
+-- Nothing can fail from here on.
 sale.version = sale.version + 1
 sale.paid = sale.paid + order.quantity
 if retaken then

@@ -1,4 +1,4 @@
--- Fences a sale: nothing of it is sold or settled until it is reconciled. A fence that stands keeps its reason.
+-- Fences a sale: nothing is sold or settled until it is reconciled. An existing fence keeps its reason.
 --
 -- KEYS  1 stock hash
 -- ARGV  1 epoch  2 why

@@ -1,5 +1,5 @@
--- Takes a sale's fence down, and says in the hash that it was reconciled once more. It is not sold at once: as under a
--- new reign (see authorize.lua), every edge that was not asked has the time to say that it knows more.
+-- Lifts the fence of a sale and counts the reconciliation. Sales do not resume at once: as under a new primary (see
+-- authorize.lua), every edge first has time to report what it knows.
 --
 -- KEYS  1 stock hash
 -- ARGV  1 epoch  2 version that the caller has read

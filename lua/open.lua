@@ -1,4 +1,5 @@
--- Takes a sale into care: makes it if there is none, adopts one that was made by hand, and leaves one in care alone.
+-- Opens a sale for edges: creates it if there is none, adopts one that was created by hand, and leaves an open one
+-- alone.
 --
 -- KEYS  1 stock hash  2 orders  3 due  4 buyers  5 log  6 changes
 --       7 to 11 names under which what an earlier sale left in 2 to 6 is put away
@@ -27,7 +28,7 @@ if not sale then
   return err
 end
 
--- Orders of an earlier sale of this name are nobody's to sell again or to count, and nobody's to delete either.
+-- Orders of an earlier sale of this name are kept: they are neither sold again nor counted nor deleted.
 for i = 2, 6 do
   if redis.call('EXISTS', KEYS[i]) == 1 then
     redis.call('RENAME', KEYS[i], KEYS[i + 5])

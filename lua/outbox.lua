@@ -1,15 +1,14 @@
--- The head of the scripts of the outbox, behind that of all scripts (sale.lua).
+-- Common head of the outbox scripts, after the head of all scripts (sale.lua).
 --
--- How far the log was delivered is what its consumer group `delivery` says: the group's last delivered id is SEQ-0 of
--- the last entry that was delivered. Nothing is read through the group and nothing is ever pending in it: one edge at a
--- time delivers, in order, so there is never more to claim than the place where it stopped. Whoever reads the stream
--- with a group of their own is not concerned, and XINFO GROUPS shows everybody how far it is. As a part of the stream
--- it belongs to this log alone.
+-- The consumer group `delivery` of the log stores how far the log was delivered: its last delivered id is SEQ-0 of the
+-- last delivered entry. Nothing is read through the group and nothing is pending in it: one edge at a time delivers, in
+-- order. Other readers of the stream use their own groups, and XINFO GROUPS shows the lag. The group belongs to this
+-- log only.
 --
--- Beside the log are, each with the sale's epoch in its name so that a sale made anew begins with none
---   delivery:EPOCH          owner, until_ms: the edge that has the delivery, and the end of its lease
+-- Keys beside the log contain the sale's epoch, so that a new sale of the same name starts without them
+--   delivery:EPOCH          owner, until_ms: the edge that has the lease, and the end of the lease
 --   delivery:EPOCH:aside    events set aside, "SEQ PART" -> "AT_MS ORDER WHY"; ORDER is - if the event is of no order
---   delivery:EPOCH:again    those of them that are to be tried again
+--   delivery:EPOCH:again    those of them that are to be retried
 --
 -- Every script of the outbox has
 -- KEYS  1 stock hash  2 log  3 delivery  4 aside  5 again
@@ -27,7 +26,7 @@ local function read_outbox()
   if sale.epoch ~= ARGV[1] then
     return nil, redis.error_reply('CHANGED ' .. KEYS[1])
   end
-  -- Every sale in care has a first entry.
+  -- Every opened sale has a first entry.
   if redis.call('EXISTS', LOG) == 0 then
     return nil, redis.error_reply('DAMAGED the log ' .. LOG .. ' is gone')
   end
@@ -48,18 +47,18 @@ local function read_outbox()
   local lease = redis.call('HMGET', DELIVERY, 'owner', 'until_ms')
   outbox.owner = lease[1]
   outbox.left_ms = (whole(lease[2]) or 0) - sale.now_ms
-  -- These reads also make sure that every key that is written below has the type that it must have.
+  -- These reads also check that every key written below has the right type.
   outbox.aside = redis.call('HLEN', ASIDE)
   outbox.again = redis.call('HLEN', AGAIN)
   return sale, outbox
 end
 
--- Whether an edge has the delivery now.
+-- Whether an edge has the lease now.
 local function is_held(outbox)
   return outbox.owner and outbox.left_ms > 0
 end
 
--- What the replies about an outbox begin with. Keep in step with `progress` in src/ledger/redis/outbox.rs.
+-- The beginning of replies about an outbox. Keep in step with `progress` in src/stores/redis/outbox.rs.
 local function progress(sale, outbox, oldest)
   return {
     sale.version, outbox.delivered, oldest and tonumber(oldest[2][2]) or -1, sale.now_ms, outbox.aside + outbox.again,
@@ -67,7 +66,7 @@ local function progress(sale, outbox, oldest)
   }
 end
 
--- The first entry that was not delivered; every entry begins with its at_ms.
+-- The first entry that is not delivered; every entry begins with its at_ms.
 local function oldest_of(sale, outbox)
   if outbox.delivered >= sale.version then
     return nil

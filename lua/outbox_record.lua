@@ -1,11 +1,10 @@
--- Writes down what became of events that an edge has posted.
+-- Records the result of events that an edge has posted.
 --
 -- KEYS  and ARGV 1: see outbox.lua
--- ARGV  2 the edge  3 the entry up to which all is delivered, 0 for nothing new  4 the most events that may be set
--- aside
---       5 an event to be set aside, "SEQ PART", or ''  6 "ORDER WHY" of it
---       then the events that were set aside and are delivered now, "SEQ PART"
--- Reply 1 done  2 another edge has the delivery  3 too many are set aside already
+-- ARGV  2 the edge  3 the entry up to which everything is delivered, 0 for no progress  4 the most set-aside events
+--       5 an event to set aside, "SEQ PART", or ''  6 its "ORDER WHY"
+--       then the set-aside events that are delivered now, "SEQ PART"
+-- Reply 1 done  2 another edge has the lease  3 too many events are set aside
 -- Errors: those of sale.lua
 
 local sale, outbox = read_outbox()
@@ -16,7 +15,7 @@ local delivered, most, refused = whole(ARGV[3]), whole(ARGV[4]), ARGV[5]
 if not delivered or delivered > sale.version then
   return redis.error_reply('DAMAGED nothing can be delivered up to ' .. ARGV[3])
 end
--- A lease that ran out is still its owner's as long as nobody has taken it.
+-- An expired lease still belongs to its owner until another edge takes it.
 if outbox.owner ~= ARGV[2] then
   return 2
 end
@@ -25,13 +24,13 @@ if refused ~= '' and outbox.aside + outbox.again >= most
   return 3
 end
 
--- From here on nothing can be refused any more.
+-- Nothing can fail from here on.
 if delivered > outbox.delivered then
   local id = string.format('%.0f', delivered)
   if outbox.has_group then
     redis.call('XGROUP', 'SETID', LOG, GROUP, id .. '-0', 'ENTRIESREAD', id)
   else
-    -- Somebody has destroyed it since the delivery was taken.
+    -- The group was destroyed after the lease was taken.
     redis.call('XGROUP', 'CREATE', LOG, GROUP, id .. '-0', 'ENTRIESREAD', id)
   end
 end

@@ -1,4 +1,4 @@
--- Gives a sale's delivery back, if the edge has it.
+-- Gives up the lease on a sale's delivery, if the edge has it.
 --
 -- KEYS  and ARGV 1: see outbox.lua
 -- ARGV  2 the edge

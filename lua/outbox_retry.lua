@@ -1,7 +1,7 @@
--- Has all events that are set aside tried again.
+-- Marks all events that are set aside for a retry.
 --
 -- KEYS  and ARGV 1: see outbox.lua
--- Reply how many
+-- Reply their number
 -- Errors: those of sale.lua
 
 local sale, outbox = read_outbox()

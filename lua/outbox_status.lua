@@ -1,9 +1,8 @@
--- Reads all that is known of a sale's delivery. Writes nothing.
+-- Reads the state of a sale's delivery. Writes nothing.
 --
 -- KEYS  and ARGV 1: see outbox.lua
--- Reply the progress (see outbox.lua), then the events that are set aside, and those that are to be tried again: field
--- and
---       value, field and value, ...
+-- Reply the progress (see outbox.lua), the events that are set aside, and those to retry: field and value, field and
+--       value, ...
 -- Errors: those of sale.lua
 
 local sale, outbox = read_outbox()

@@ -1,9 +1,9 @@
--- Takes or keeps a sale's delivery unless another edge has it.
+-- Takes or renews the lease on a sale's delivery, unless another edge has it.
 --
 -- KEYS  and ARGV 1: see outbox.lua
--- ARGV  2 the edge  3 its lease in ms, renewed if half of it is gone
--- Reply the progress (see outbox.lua), 1 if the delivery is the edge's, else 0;
---       then, if it is, the ids of the events that are to be tried again, "SEQ PART"
+-- ARGV  2 the edge  3 length of its lease in ms, renewed once half of it is over
+-- Reply the progress (see outbox.lua), 1 if the edge has the lease, else 0;
+--       then, if it has, the ids of the events to retry, "SEQ PART"
 -- Errors: those of sale.lua
 
 local sale, outbox = read_outbox()

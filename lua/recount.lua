@@ -1,9 +1,8 @@
--- Sets what stands beside a fenced sale's log to what the log gives.
+-- Sets the counters, deadlines and buyers of a fenced sale to what its log gives.
 --
 -- KEYS  1 stock hash  2 due  3 buyers  4 log
 -- ARGV  1 epoch  2 version that the caller has read  3 sold  4 paid
---       5 tickets that were added to the total by hand and that the log does not know of; may be negative. Only the log
---         hears of them
+--       5 tickets that were added to the total by hand and are not in the log; may be negative. Only the log is changed
 --       6 how many deadlines follow: order id, end of its hold in ms
 --       then buyers: name, "TICKETS UNPAID"
 -- Reply the version
@@ -23,7 +22,7 @@ end
 redis.call('ZCARD', KEYS[2])
 redis.call('HLEN', KEYS[3])
 
--- From here on nothing can be refused any more.
+-- Nothing can fail from here on.
 sale.sold, sale.paid = sold, paid
 if by_hand ~= 0 then
   sale.version = sale.version + 1

@@ -1,10 +1,10 @@
--- Decides a batch of purchases in their order, each on what the ones before it left. Validates first, writes last.
+-- Decides a batch of purchases in order, each on what the previous ones left. Validates first, writes last.
 --
 -- KEYS  1 stock hash  2 orders  3 due  4 buyers  5 log
 -- ARGV  1 epoch  2 to 6 the caller's rules (see read_sale in sale.lua)
---       then for each purchase: order id, line: "QUANTITY BUYER" (no buyer if nobody knows)
--- Reply the sale after the step (see view in sale.lua), the version before it, when the hold of what was ordered ends;
---       then, for each purchase that was not ordered by this step, its number, a code and a value:
+--       then for each purchase: order id, line: "QUANTITY BUYER" (no buyer if anonymous)
+-- Reply the sale after the step (see view in sale.lua), the version before it, the end of the hold of the new orders;
+--       then, for each purchase without a new order, its number, a code and a value:
 --       2 ordered before its record (see sale.lua)
 --       3 key reused     0     the id has an order with another quantity
 --       4 closed         0
@@ -30,7 +30,7 @@ local count = (#ARGV - FIRST + 1) / 2
 local expires_at_ms = sale.now_ms + sale.hold_ms
 local expires_text = string.format('%.0f', expires_at_ms)
 
--- Most purchases of a batch have the same line, or one of a few, so each different one is read once.
+-- Most purchases of a batch share a few lines, so each different line is parsed once.
 local lines, ids, names = {}, {}, {}
 for i = 1, count do
   local text = ARGV[FIRST + i * 2 - 1]
@@ -48,7 +48,7 @@ for i = 1, count do
   ids[i] = ARGV[FIRST + i * 2 - 2]
 end
 
--- These reads also make sure that every key that is written below has the type that it must have.
+-- These reads also check that every key written below has the right type.
 redis.call('ZCARD', KEYS[3])
 local records = redis.call('HMGET', KEYS[2], unpack(ids))
 local has, bought
@@ -71,7 +71,7 @@ local before = sale.version
 local reply = view(sale)
 reply[#reply + 1] = before
 reply[#reply + 1] = expires_at_ms
--- What is written in the end: fields of the orders, ids of the held, pairs of the log entry.
+-- Collected for the writes at the end: fields of the orders, ids of the held, pairs of the log entry.
 local fields, held, pairs_held = {}, {}, {}
 local made = {}
 bought = {}
@@ -126,7 +126,7 @@ if #held == 0 then
   return reply
 end
 
--- From here on nothing can be refused any more.
+-- Nothing can fail from here on.
 sale.version = before + 1
 append(KEYS[5], sale, 'kind', 'held', 'expires_at_ms', expires_text, unpack(pairs_held))
 redis.call('HSET', KEYS[2], unpack(fields))

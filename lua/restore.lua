@@ -1,9 +1,9 @@
--- Writes orders that a fenced sale has lost, or that went further than it knows, and numbers that it has lost.
+-- Writes orders that a fenced sale lost or has in an older state, and entries for version numbers that it lost.
 --
 -- KEYS  1 stock hash  2 orders  3 due  4 buyers  5 log
 -- ARGV  1 epoch  2 version that the caller has read
---       3 how many entries `lost` to write behind it
---       then for each order: id, its record (see sale.lua), all of it replacing what there is
+--       3 how many `lost` entries to append
+--       then for each order: id and record (see sale.lua), replacing what is there
 -- Reply the version
 -- Errors: those of sale.lua; CHANGED too if the sale is not fenced or has another version
 -- Keep in step with `apply` in src/ledger/model.rs.
@@ -51,7 +51,7 @@ if not has then
   return err
 end
 
--- From here on nothing can be refused any more.
+-- Nothing can fail from here on.
 local function count(order, sign)
   if order.state == 'RELEASED' then
     return

@@ -1,36 +1,34 @@
--- The head of every script: reads a sale's stock hash and checks it. It is put in front of each of the other files,
--- so that the rules for what a hash may look like are written down once.
+-- Common head of every script: reads a sale's stock hash and checks it. It is prepended to each of the other files, so
+-- that the format of the hash is defined once.
 --
 -- The stock hash is the article's. Fields and their defaults:
---   ticket_total_nums   all tickets; the only field that must be there
+--   ticket_total_nums   all tickets; the only required field
 --   ticket_sold_nums    held and paid tickets; default 0
 --   paid                paid tickets; default 0
 --   state               open | paused | closed; default open
 --   version             number of the newest log entry; default 0
 --   clock_ms            the latest time seen, so that time never goes back; default 0
---   epoch, secret       set when an edge takes the sale into care (open.lua); without them nothing is sold
---   fence               why nothing may be sold or settled until the sale is reconciled; not there if all is well
+--   epoch, secret       set when an edge opens the sale (open.lua); without them nothing is sold
+--   fence               why nothing may be sold or settled until the sale is reconciled; absent otherwise
 --   reign, reign_since_ms, generation
 --                       see authorize.lua
 --   hold_ms, per_buyer, unpaid_per_buyer, opens_at_ms, closes_at_ms
---                       rules that hold for all edges; left out, each edge's own configuration holds
+--                       rules for all edges; without them each edge's own configuration applies
 --
--- Beside it are
+-- The other keys are
 --   orders   order id -> record: "STATE QUANTITY EXPIRES_AT_MS DETAIL BUYER". DETAIL is - of HELD, the payment of PAID,
---   and
---            expired, cancelled or given_up of RELEASED. An id that was given up has quantity 0.
+--            and expired, cancelled or given_up of RELEASED. An id that was given up has quantity 0.
 --   due      scored by the end of their hold, the orders of one step: "VERSION ID ID ID ..."
 --   buyers   buyer -> "TICKETS UNPAID", tickets held or paid and unpaid orders
---   log      one entry a change, VERSION-0; of orders that were made or released in one step, one entry for all of
---   them,
---            each of them a field: ID -> "QUANTITY BUYER"
+--   log      one entry per change, VERSION-0; orders that one step created or released share one entry, each order as a
+--            field: ID -> "QUANTITY BUYER"
 --   changes  change id -> delta
 --
 -- Error replies of every script, by their first word:
 --   MISSING   there is no such hash
---   DAMAGED   a field or an argument is not what it must be; nothing was written
+--   DAMAGED   a field or an argument is invalid; nothing was written
 --   FENCED    changes were lost; nothing was written
---   CHANGED   the sale is not the one that the caller opened, or nobody has opened it yet; nothing was written
+--   CHANGED   the sale is not the one that the caller opened, or is not opened yet; nothing was written
 
 local STATES = { open = true, paused = true, closed = true }
 local ORDER_STATES = { HELD = true, PAID = true, RELEASED = true }
@@ -49,8 +47,7 @@ local function whole(text)
 end
 
 -- Reads the hash `key`. `first` is the index in ARGV of the caller's hold_ms, per_buyer, unpaid_per_buyer, opens_at_ms
--- and closes_at_ms (-1 for none); a script that no rule concerns leaves it out. Returns the sale, or nil and an error
--- reply.
+-- and closes_at_ms (-1 for none); scripts that need no rule omit it. Returns the sale, or nil and an error reply.
 local function read_sale(key, first)
   local stored = redis.call('HMGET', key, unpack(FIELDS))
   if not stored[1] then
@@ -96,7 +93,7 @@ local function read_sale(key, first)
   }
 end
 
--- The same for a script that changes a sale, which somebody has to have opened.
+-- The same for a script that changes a sale, which must be opened.
 local function read_opened_sale(key, first)
   local sale, err = read_sale(key, first)
   if sale and sale.epoch == '' then
@@ -105,7 +102,7 @@ local function read_opened_sale(key, first)
   return sale, err
 end
 
--- The same for a script that makes, settles or delivers orders: it does so only while nothing is known to be lost.
+-- The same for a script that creates, settles or delivers orders: only while the sale is not fenced.
 local function read_sound_sale(key, first)
   local sale, err = read_opened_sale(key, first)
   if sale and sale.fence then
@@ -114,7 +111,7 @@ local function read_sound_sale(key, first)
   return sale, err
 end
 
--- What every reply about a sale begins with. Keep in step with `view` in src/ledger/redis/reply.rs.
+-- The beginning of every reply about a sale. Keep in step with `view` in src/stores/redis/reply.rs.
 local function view(sale)
   return {
     sale.epoch, sale.version, sale.now_ms, sale.total, sale.sold, sale.paid, sale.state,
@@ -122,7 +119,7 @@ local function view(sale)
   }
 end
 
--- An order's record, read; nil if it is none.
+-- Parses an order's record; nil if it is invalid.
 local function read_record(record)
   local state, quantity, expires_at_ms, detail, buyer = string.match(record, '^(%u+) (%d+) (%d+) ([^ ]+) (.*)$')
   quantity = whole(quantity)
@@ -149,7 +146,7 @@ local function read_order(orders, id)
   return order
 end
 
--- What the buyers of these names have, by name. Returns nil and an error reply if a record is not one of ours.
+-- Reads the records of these buyers, by name. Returns nil and an error reply if a record is invalid.
 local function read_buyers(key, names)
   local has = {}
   if #names == 0 then
@@ -167,7 +164,7 @@ local function read_buyers(key, names)
   return has
 end
 
--- Writes what the buyers who are keys of `changed` have; buyers who have nothing are not kept.
+-- Writes the records of the buyers that are keys of `changed`; buyers without tickets are removed.
 local function write_buyers(key, has, changed)
   local fields, nothing = {}, {}
   for name in pairs(changed) do
@@ -187,13 +184,13 @@ local function write_buyers(key, has, changed)
   end
 end
 
--- Writes the log entry of the sale's version. Its place in a script is before all other writes: the stream refuses a
--- number that it has already, and then nothing has been written.
+-- Writes the log entry of the sale's version. This is the first write of a script: the stream refuses a number that
+-- exists, and then nothing has been written.
 local function append(log, sale, ...)
   redis.call('XADD', log, string.format('%.0f-0', sale.version), 'at_ms', string.format('%.0f', sale.now_ms), ...)
 end
 
--- Writes what a step may change of the hash.
+-- Writes the fields of the hash that a step may change.
 local function write_sale(key, sale)
   redis.call('HSET', key, 'ticket_sold_nums', string.format('%.0f', sale.sold), 'paid', string.format('%.0f', sale.paid),
     'version', string.format('%.0f', sale.version), 'clock_ms', string.format('%.0f', sale.now_ms))

@@ -1,8 +1,8 @@
--- Opens, pauses or closes a sale. Setting the state that it has changes nothing.
+-- Opens, pauses or closes a sale. Setting the present state changes nothing.
 --
 -- KEYS  1 stock hash  2 log
 -- ARGV  1 open | paused | closed
--- Reply 1 if the state was changed, 0 if it was so already
+-- Reply 1 if the state was changed, else 0
 -- Errors: those of sale.lua
 
 local sale, err = read_opened_sale(KEYS[1])

@@ -1,10 +1,10 @@
--- Adds tickets to a sale, or takes unsold ones away; once for each change id. Of a fenced sale nobody knows which are
--- unsold, so that none are taken away.
+-- Adds tickets to a sale or removes unsold ones, once for each change id. From a fenced sale none are removed, because
+-- it is not known which are unsold.
 --
 -- KEYS  1 stock hash  2 changes  3 log
 -- ARGV  1 change id  2 delta, a whole number that may be negative  3 the highest total
--- Reply 1 changed  2 this very change was made before
---       3 this id stands for another change  4 below what is sold  5 above the highest total
+-- Reply 1 changed  2 this change was made before
+--       3 this id was used for another change  4 below the sold quantity  5 above the highest total
 -- Errors: those of sale.lua
 
 local sale, err = read_opened_sale(KEYS[1])

@@ -1,8 +1,8 @@
--- Releases orders whose hold has ended, earliest first. Orders that were made in one step are looked at together.
+-- Releases orders whose hold has ended, earliest first. Orders of one step are checked together.
 --
 -- KEYS  1 stock hash  2 orders  3 due  4 buyers  5 log
--- ARGV  1 epoch  2 the most orders to look at, those of the first step always
--- Reply how many orders were looked at, how many of them were released
+-- ARGV  1 epoch  2 the most orders to check; those of the first step always
+-- Reply how many orders were checked, how many of them were released
 -- Errors: those of sale.lua
 -- Keep in step with `sweep` in src/ledger/model.rs.
 
@@ -44,7 +44,7 @@ for i, record in ipairs(redis.call('HMGET', KEYS[2], unpack(ids))) do
   if record and not order then
     return redis.error_reply('DAMAGED the record of order ' .. ids[i] .. ' is not one of ours')
   end
-  -- An order that somebody deleted by hand has nothing to release.
+  -- An order that was deleted by hand has nothing to release.
   if order and order.state == 'HELD' then
     order.id = ids[i]
     held[#held + 1] = order
@@ -60,7 +60,7 @@ if not has then
   return err
 end
 
--- From here on nothing can be refused any more.
+-- Nothing can fail from here on.
 if #held > 0 then
   local fields, lines = {}, {}
   for _, order in ipairs(held) do

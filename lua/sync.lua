@@ -1,12 +1,11 @@
--- Reads a sale's counters and what its log says since the caller last read it, at one instant. Writes nothing.
+-- Reads a sale's counters and its log entries since the caller's last read, at one moment. Writes nothing.
 --
 -- KEYS  1 stock hash  2 log  3 due
--- ARGV  1 epoch, or '' for whatever sale is there, fenced or not  2 to 6 the caller's rules (see read_sale in sale.lua)
+-- ARGV  1 epoch, or '' for any sale, fenced or not  2 to 6 the caller's rules (see read_sale in sale.lua)
 --       7 the newest entry that the caller has read
---       8 lines after which no more entries are brought (an entry has one, and one for each order that it lists); 0 for
---       none
--- Reply the sale (see view in sale.lua), when the first hold ends that no sweep has looked at or -1,
---       then the entries as XRANGE gives them
+--       8 lines after which reading stops (an entry has one, and one for each order that it lists); 0 for none
+-- Reply the sale (see view in sale.lua), the end of the first hold that no sweep has checked or -1,
+--       then the entries as in XRANGE
 -- Errors: those of sale.lua
 
 local sale, err = read_sale(KEYS[1], 2)
@@ -20,9 +19,9 @@ if ARGV[1] ~= '' and sale.fence then
   return redis.error_reply('FENCED ' .. sale.fence)
 end
 
--- So few at a time, since an entry may list hundreds of orders.
+-- Few at a time, since an entry may list hundreds of orders.
 local STRIDE = 8
--- Entries of these kinds list orders, behind the fields and values of at_ms, kind and one more.
+-- Entries of these kinds list orders, after the fields at_ms, kind and one more.
 local LISTS = { held = true, released = true, restored = true }
 local OWN_FIELDS = 6
 local entries, lines, most = {}, 0, tonumber(ARGV[8])

@@ -1,9 +1,9 @@
 //! The ledger of a single edge, in a folder on local disk: the state machine of [`crate::ledger::model`] in memory, and
 //! its log in SQLite. A step is decided, its entries are written and synced to disk in one transaction, and only then
-//! does it happen.
+//! applied in memory.
 //!
-//! One thread owns both, so that steps come one after the other. What it holds in memory is what the log says: should a
-//! write fail, nobody knows what reached the disk, and the log is read again before anything else is done.
+//! One thread owns both, so steps run one after the other. The memory always matches the log: if a write fails, its
+//! outcome is unknown, and the log is read again before anything else is done.
 
 mod books;
 pub(crate) mod journal;
@@ -26,25 +26,25 @@ use crate::ledger::{
     SYNC_LINES_MAX, SaleState, Swept, SyncAsk, Synced, TOTAL_MAX, Terms, View,
 };
 
-/// Steps that may wait for the thread. Every sale has one batch under way at most, so a few would do.
+/// Steps that may wait for the thread. Every sale has at most one batch under way, so a few are enough.
 const STEPS_WAITING: usize = 1024;
 
-/// Gives the time in ms since 1970. Passed in, so that tests have their own.
+/// Returns the Unix time in ms. Passed in, so that tests can set it.
 pub type Clock = fn() -> u64;
 
 type Job = Box<dyn FnOnce(&mut Keeper) + Send>;
 
-/// See the module's own words.
+/// The embedded ledger; see the module.
 pub struct EmbeddedLedger {
     steps: mpsc::Sender<Job>,
 }
 
 impl EmbeddedLedger {
-    /// Opens the folder, or makes it, and reads every sale in it.
+    /// Opens the folder, or creates it, and reads every sale in it.
     ///
     /// # Errors
-    /// [`LedgerError::Unavailable`] if the folder cannot be used or another edge has it, [`LedgerError::Damaged`] if
-    /// what is in it cannot be read.
+    /// [`LedgerError::Unavailable`] if the folder cannot be used or another edge has it open, [`LedgerError::Damaged`]
+    /// if its content cannot be read.
     pub fn open(folder: &Path, clock: Clock) -> Result<Self, LedgerError> {
         fs::create_dir_all(folder)
             .map_err(|error| LedgerError::Unavailable(format!("{}: {error}", folder.display())))?;
@@ -63,8 +63,8 @@ impl EmbeddedLedger {
         Ok(Self { steps })
     }
 
-    /// Closes the folder, for the edge that follows this one: until it is taken back, every step is refused. All steps
-    /// that were asked for before are done then.
+    /// Closes the folder for the next process; until it is taken back, every step is refused. Earlier steps are
+    /// finished.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`] if the thread is gone.
@@ -77,10 +77,10 @@ impl EmbeddedLedger {
         .await
     }
 
-    /// Opens the folder again, from which nobody sells any more.
+    /// Reopens the folder after the next process has closed it.
     ///
     /// # Errors
-    /// As of [`EmbeddedLedger::open`]; the next step tries it again.
+    /// As of [`EmbeddedLedger::open`]; the next step tries again.
     pub async fn take_back(&self) -> Result<(), LedgerError> {
         self.step(|keeper| {
             keeper.is_given = false;
@@ -89,7 +89,7 @@ impl EmbeddedLedger {
         .await
     }
 
-    /// Has the thread do a step. A caller that stops waiting does not stop the step.
+    /// Runs a step on the thread. A caller that stops waiting does not stop the step.
     async fn step<T: Send + 'static>(
         &self,
         step: impl FnOnce(&mut Keeper) -> Result<T, LedgerError> + Send + 'static,
@@ -104,13 +104,13 @@ impl EmbeddedLedger {
     }
 }
 
-/// What the thread owns.
+/// The state that the thread owns.
 struct Keeper {
     path: PathBuf,
     clock: Clock,
-    /// `None` after a write of which nobody knows what became, until the log has been read again.
+    /// `None` after a write with unknown outcome, until the log has been read again.
     kept: Option<Kept>,
-    /// Another edge has the folder.
+    /// True while another process has the folder.
     is_given: bool,
     leases: Leases,
 }
@@ -128,7 +128,7 @@ struct KeptSale {
 }
 
 impl Keeper {
-    /// Opens the journal and replays it, unless that is done.
+    /// Opens the journal and replays it, unless it is open.
     fn read_all(&mut self) -> Result<&mut Kept, LedgerError> {
         if self.is_given {
             return Err(LedgerError::Unavailable("it was given to the edge that follows this one".into()));
@@ -153,7 +153,7 @@ impl Keeper {
         self.read_all()?.sales.get(name).ok_or(LedgerError::Missing)
     }
 
-    /// Writes an entry to disk, then lets it happen.
+    /// Writes an entry to disk, then applies it.
     fn commit(&mut self, name: &str, entry: Option<&LogEntry>) -> Result<(), LedgerError> {
         let Some(entry) = entry else { return Ok(()) };
         let kept = self.read_all()?;
@@ -167,16 +167,16 @@ impl Keeper {
         }
     }
 
-    /// Finds out what a failed write left on the disk, by opening the file anew.
+    /// Finds out what a failed write left on disk, by reopening the file.
     fn after_failed_write(&mut self, name: &str, error: &JournalError) -> LedgerError {
         log::error!("the embedded ledger: {error}");
         let unknown = LedgerError::Unknown(error.to_string());
         let Some(Kept { journal, sales }) = self.kept.take() else { return unknown };
-        // The file is locked by whoever has it open.
+        // The process that has the file open has locked it.
         drop(journal);
         let Ok(journal) = Journal::open(&self.path) else { return unknown };
         match sales.get(name).map(|sale| (sale.model.version(), journal.last(sale.number))) {
-            // Nothing of it is there, so what is in memory is still true, and this step was certainly not done.
+            // Nothing of it is on disk, so the memory is right and the step was certainly not made.
             Some((version, Ok(last))) if last == version => {
                 self.kept = Some(Kept { journal, sales });
                 LedgerError::Unavailable(error.to_string())

@@ -1,9 +1,11 @@
-//! The ledger in Redis, shared by any number of edges: one script a step (see `lua/`), one round trip a script.
+//! The ledger in Redis, shared by any number of edges: one script per step (see `lua/`), one round trip per script.
 //!
-//! One multiplexed connection carries everything ([`link`]). It is made anew by whoever comes next after it broke, and
-//! is given up when an answer does not come in time: what was under way on it is then unknown, and asking again with
-//! the same ids finds out. Before a sale is sold over a new connection, the ledger is held against what this edge
-//! remembers of it ([`sale_guard`], [`memory`]). Redis itself is the clock.
+//! One multiplexed connection carries everything ([`link`]). The next caller reconnects after it broke. It is given up
+//! when an answer does not come in time: the outcome of its steps is then unknown, and repeating them with the same ids
+//! finds out. Before a sale is sold over a new connection, the ledger is compared with what this edge remembers
+//! ([`sale_guard`], [`memory`]). Redis itself is the clock. This file has the steps of [`Ledger`]; [`books`] has
+//! reconciliation, [`outbox`] delivery, and [`sale_guard`] the authorization of connections, each as an `impl
+//! RedisLedger` of its own.
 
 mod books;
 mod keys;
@@ -34,19 +36,19 @@ use crate::ledger::{
     Reserved, SWEEP_MAX, SYNC_LINES_MAX, SaleState, Swept, SyncAsk, Synced, TOTAL_MAX, Terms, View,
 };
 
-/// How long replicas may take to have what a sync reads. One that did not wait long enough only learns less.
+/// How long replicas may take to have what a sync reads. After that the edge merely learns less.
 const SYNC_WAIT_MAX: Duration = Duration::from_millis(5);
 
-/// See the module's own words.
+/// The ledger in Redis; see the module.
 pub struct RedisLedger {
     link: Link,
     replicas: Option<config::Replicas>,
-    /// What is known of each sale that was opened, by its name.
+    /// What this edge knows of each opened sale, by its name.
     guards: Mutex<HashMap<String, SaleGuard>>,
 }
 
 impl RedisLedger {
-    /// Connects to a Redis of which nothing is promised; see [`RedisLedger::open`].
+    /// Connects to a Redis without durability promises; see [`RedisLedger::open`].
     ///
     /// # Errors
     /// Those of [`RedisLedger::open`].
@@ -58,18 +60,19 @@ impl RedisLedger {
         Self::open(&config::Redis::at(url.to_owned(), connect_timeout, response_timeout)).await
     }
 
-    /// Connects, looks whether Redis is what it has to be, and makes the scripts known.
+    /// Connects, checks the settings of Redis, and loads the scripts.
     ///
     /// # Errors
-    /// [`LedgerError::Unavailable`] if the URL makes no sense, Redis cannot be reached, or is weaker than promised.
+    /// [`LedgerError::Unavailable`] if the URL is invalid, Redis is not reachable, or its durability is less than
+    /// promised.
     pub async fn open(settings: &config::Redis) -> Result<Self, LedgerError> {
         let link = Link::new(settings)?;
         link.line().await?;
         Ok(Self { link, replicas: settings.replicas, guards: Mutex::default() })
     }
 
-    /// Sends several commands in one round trip and gives their answers, errors among them.
-    /// Scripts that Redis has forgotten are loaded, and everything is asked again; every step may be asked twice.
+    /// Sends several commands in one round trip and returns their answers, including errors. Scripts that Redis has
+    /// forgotten are loaded and everything is sent again; every step may be repeated.
     async fn send(&self, line: &Line, pipeline: &Pipeline, count: usize) -> Result<Vec<Value>, LedgerError> {
         let mut connection = line.connection.clone();
         for last_try in [false, true] {
@@ -81,7 +84,7 @@ impl RedisLedger {
                 }
             };
             if values.iter().any(is_no_primary) {
-                // It was one when the connection was made.
+                // The name was valid when the connection was made.
                 self.link.give_up(line).await;
             }
             if last_try || !values.iter().any(is_forgotten_script) {
@@ -92,7 +95,7 @@ impl RedisLedger {
         Err(LedgerError::Unavailable("the scripts could not be loaded".into()))
     }
 
-    /// One command that needs no authorization, for it only reads, or is not about what may be lost.
+    /// A command that needs no authorization, because it only reads or does not concern what may be lost.
     async fn ask(&self, command: &Cmd) -> Result<Value, LedgerError> {
         let line = self.link.line().await?;
         self.ask_over(&line, command).await
@@ -107,8 +110,8 @@ impl RedisLedger {
         }
     }
 
-    /// One step of a sale: over a connection over which it is authorized, and kept by as many replicas as it has to be.
-    /// `wrote`: whether the step is sure to write; if not, something is written for WAIT to wait for.
+    /// A step of a sale, over an authorized connection, kept by the required number of replicas. `wrote` says whether
+    /// the step certainly writes; if not, something is written for WAIT to wait for.
     async fn step(&self, sale: &str, command: Cmd, wrote: bool) -> Result<Value, LedgerError> {
         let line = self.link.line().await?;
         self.pass(&line, sale).await?;
@@ -127,7 +130,7 @@ impl RedisLedger {
         kept.map(|()| value)
     }
 
-    /// Makes sure that what was written before is kept by the replicas: by anybody, not only over this connection.
+    /// Makes sure that the replicas keep all earlier writes, of every connection.
     async fn make_sure(&self, sale: &str) -> Result<(), LedgerError> {
         if self.replicas.is_none() {
             return Ok(());
@@ -139,7 +142,7 @@ impl RedisLedger {
         }
     }
 
-    /// What WAIT answered. Too few are no refusal: the step was made, and may be kept or lost.
+    /// Interprets the answer of WAIT. Too few replicas are no refusal: the step was made, and may be kept or lost.
     fn is_kept(&self, answer: Option<&Value>) -> Result<(), LedgerError> {
         match (&self.replicas, answer) {
             (None, _) => Ok(()),
@@ -171,7 +174,8 @@ fn is_forgotten_script(value: &Value) -> bool {
     }
 }
 
-/// An error that Redis answered. Scripts write only when nothing can fail any more, so their own errors are certain.
+/// Interprets an error reply of Redis. Scripts write only when nothing can fail any more, so their own errors are
+/// certain.
 fn refuse_errors(value: Value) -> Result<Value, LedgerError> {
     let Value::ServerError(error) = value else { return Ok(value) };
     let text = error.details().unwrap_or_default().to_owned();
@@ -181,8 +185,8 @@ fn refuse_errors(value: Value) -> Result<Value, LedgerError> {
         "FENCED" => LedgerError::Fenced(text),
         "DAMAGED" => LedgerError::Damaged(text),
         "WRONGTYPE" => LedgerError::Damaged(format!("a key of the sale has another type: {text}")),
-        // With these, Redis says that it did not run the script. Of any other nobody knows who wrote it, and when: a
-        // proxy in front of Redis, or Redis in the middle of a script that an access rule stopped.
+        // With these errors Redis has not run the script. Other errors may come from a proxy in front of Redis, or from
+        // an access rule that stopped a script midway, so their outcome is unknown.
         code @ ("LOADING" | "BUSY" | "OOM" | "READONLY" | "MISCONF" | "NOSCRIPT" | "MASTERDOWN" | "CLUSTERDOWN"
         | "MOVED" | "ASK" | "TRYAGAIN" | "NOREPLICAS" | "NOAUTH" | "WRONGPASS") => {
             LedgerError::Unavailable(format!("{code} {text}"))
@@ -191,7 +195,7 @@ fn refuse_errors(value: Value) -> Result<Value, LedgerError> {
     })
 }
 
-/// The step was made by now, so what cannot be read of its reply leaves its outcome unknown, not refused.
+/// The step has been made, so an unreadable reply makes its outcome unknown, not refused.
 fn made_but_unread(error: LedgerError) -> LedgerError {
     LedgerError::Unknown(error.to_string())
 }
@@ -354,7 +358,7 @@ impl Ledger for RedisLedger {
             .arg(TOTAL_MAX);
         let line = self.link.line().await?;
         if delta < 0 {
-            // A ledger that has lost orders takes their tickets for unsold.
+            // A ledger that lost orders counts their tickets as unsold.
             self.pass(&line, sale).await?;
         }
         let made = self.ask_over(&line, &call.command()).await.inspect_err(|error| self.learn_error(sale, error))?;

@@ -1,5 +1,5 @@
-//! The books of a sale in the embedded ledger: its journal, and the model that was made from it. Both are of one
-//! process, so if they differ there is a fault in the program, and nothing here that could be put right.
+//! The records of a sale in the embedded ledger: its journal and the model made from it. Both belong to one process, so
+//! a difference would be a fault of the program, and there is nothing to repair here.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

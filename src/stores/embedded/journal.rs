@@ -1,8 +1,7 @@
-//! The log of every sale in one SQLite file, and how far it was delivered: whatever a sale is follows from its log.
+//! The log of every sale in one SQLite file, and how far it was delivered. The state of a sale follows from its log.
 //!
-//! SQLite, because of the stores that were measured (`bench/stores`) it is the one that is fast enough at every size of
-//! a batch, opens at once after a kill, uses the least memory, and goes on after a full disk. `synchronous=FULL` in WAL
-//! mode is one sync a commit.
+//! SQLite was chosen by measurement (`bench/stores`): it is fast enough at every batch size, opens at once after a
+//! kill, uses the least memory and survives a full disk. `synchronous=FULL` in WAL mode costs one sync per commit.
 
 mod format;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -15,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, params};
 
 use crate::ledger::{Identity, LogEntry};
 
-/// What can go wrong with the file.
+/// Faults of the file.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum JournalError {
     #[error("{0} is in use by another edge")]
@@ -33,7 +32,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Opens the file, or makes it, for this process alone.
+    /// Opens the file, or creates it, for this process alone.
     pub(super) fn open(path: &Path) -> Result<Self> {
         Self::open_store(path).map_err(|error| match error {
             JournalError::Store(rusqlite::Error::SqliteFailure(cause, _)) if cause.code == ErrorCode::DatabaseBusy => {
@@ -46,7 +45,7 @@ impl Journal {
     fn open_store(path: &Path) -> Result<Self> {
         let mut store = Connection::open(path)?;
         store.busy_timeout(std::time::Duration::ZERO)?;
-        // Two edges on one folder would each sell all of it, so the file is locked for as long as we live.
+        // Two edges on one folder would each sell all of it, so the file stays locked.
         store.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         store.pragma_update(None, "journal_mode", "WAL")?;
         store.pragma_update(None, "synchronous", "FULL")?;
@@ -59,7 +58,7 @@ impl Journal {
         Ok(Self { store })
     }
 
-    /// Every sale: its number, its name, and what makes it itself.
+    /// Every sale: number, name and identity.
     pub(super) fn sales(&self) -> Result<Vec<(i64, String, Identity)>> {
         let mut query = self.store.prepare("SELECT number, name, identity FROM sale ORDER BY number")?;
         let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?)))?;
@@ -72,7 +71,7 @@ impl Journal {
         .collect()
     }
 
-    /// Adds a sale with its first entry, durably; gives its number.
+    /// Adds a sale with its first entry, durably; returns its number.
     pub(super) fn begin(&mut self, name: &str, identity: &Identity, opened: &LogEntry) -> Result<i64> {
         let transaction = self.store.transaction()?;
         transaction.execute("INSERT INTO sale (name, identity) VALUES (?1, ?2)", params![name, json(identity)?])?;
@@ -82,7 +81,7 @@ impl Journal {
         Ok(number)
     }
 
-    /// Adds an entry, durably. After an error nobody knows what reached the disk.
+    /// Adds an entry, durably. After an error its outcome is unknown.
     pub(super) fn append(&mut self, sale: i64, entry: &LogEntry) -> Result<()> {
         insert(&self.store, sale, entry)
     }
@@ -94,7 +93,7 @@ impl Journal {
         u64::try_from(last).map_err(|_| JournalError::Damaged("a log entry has a number below 0".into()))
     }
 
-    /// Gives every entry of a sale, oldest first, and makes sure that none is missing.
+    /// Passes on every entry of a sale, oldest first, and checks that none is missing.
     pub(super) fn replay(&self, sale: i64, mut each: impl FnMut(LogEntry)) -> Result<()> {
         let mut query = self.store.prepare("SELECT seq, entry FROM log WHERE sale = ?1 ORDER BY seq")?;
         let mut rows = query.query([sale])?;
@@ -110,8 +109,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Gives entries after `after`, oldest first, until there are `entries_max` or they have `lines_max` lines
-    /// together.
+    /// Passes on entries after `after`, oldest first, up to `entries_max` entries or `lines_max` lines together.
     pub(super) fn read(&self, sale: i64, after: u64, entries_max: usize, lines_max: usize) -> Result<Vec<LogEntry>> {
         let mut query = self
             .store

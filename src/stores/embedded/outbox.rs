@@ -1,5 +1,4 @@
-//! The outbox of the embedded ledger. The file is locked by its one edge, so leases are only kept in memory: an edge
-//! that ended has none.
+//! The outbox of the embedded ledger. Only one edge has the file open, so leases are kept in memory only.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use crate::ledger::{
     Claim, DeliveryStatus, Lease, LedgerError, Outbox, Progress, Record, Recorded, Taken, Terms, Work,
 };
 
-/// Who delivers which sale.
+/// The leases of all sales.
 #[derive(Default)]
 pub(super) struct Leases {
     by_sale: HashMap<String, Held>,
@@ -26,7 +25,7 @@ struct Held {
 }
 
 impl Leases {
-    /// Who has a sale's delivery, whether or not its lease has run out.
+    /// The owner of a sale's lease, even if the lease has expired.
     fn of(&self, sale: &str, epoch: u64) -> Option<&Held> {
         self.by_sale.get(sale).filter(|held| held.epoch == epoch)
     }
@@ -41,7 +40,7 @@ impl Leases {
     }
 }
 
-/// A sale of this epoch: its number in the journal, its version, and the time.
+/// A sale of this epoch: number in the journal, version and time.
 struct StoredOutbox {
     number: i64,
     version: u64,

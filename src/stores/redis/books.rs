@@ -1,4 +1,4 @@
-//! The books of a sale in Redis: reading all of them, page by page, and putting them right.
+//! The records of a sale in Redis: reads all of them, page by page, and repairs them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::ledger::{Change, Ledger, LedgerError, LogEntry, Order, OrderId, Order
 /// Entries of one command; each may list hundreds of orders.
 const LOG_PAGE: usize = 64;
 
-/// What Redis looks at in one step of a scan.
+/// How many elements Redis checks in one step of a scan.
 const SCAN_PAGE: usize = 512;
 
 impl RedisLedger {
-    /// Every field and value of a hash. What is written meanwhile may be among them or not.
+    /// Every field and value of a hash. Concurrent writes may be included or not.
     async fn scan(
         &self,
         key: &str,
@@ -44,8 +44,7 @@ impl RedisLedger {
         }
     }
 
-    /// Orders with a deadline. They are read by rank, so that some may be missed while others are swept; not of a
-    /// fenced sale.
+    /// Orders with a deadline. They are read by rank, so a concurrent sweep may hide some; a fenced sale has no sweeps.
     async fn deadlines(&self, key: &str) -> Result<HashSet<OrderId>, LedgerError> {
         let mut due = HashSet::new();
         for from in (0..).step_by(SCAN_PAGE) {
@@ -65,7 +64,7 @@ impl RedisLedger {
         Ok(due)
     }
 
-    /// Every entry from `after` on, up to `to` if that is not 0; none may be missing.
+    /// Every entry after `after`, up to `to` if that is not 0, without gaps.
     async fn every_entry(
         &self,
         sale: &str,
@@ -105,7 +104,7 @@ impl RedisLedger {
     }
 }
 
-/// The orders that an entry is about.
+/// The orders that an entry concerns.
 fn orders_of(entry: &LogEntry) -> Vec<OrderId> {
     match &entry.change {
         Change::Held { orders, .. } | Change::Released { orders, .. } => orders.iter().map(|line| line.order).collect(),
@@ -136,7 +135,7 @@ impl Bookkeeper for RedisLedger {
 
     async fn books(&self, sale: &str, epoch: u64) -> Result<Books, LedgerError> {
         let keys = Keys::of(sale);
-        // Counters and version at one instant. The log is replayed up to that version, so the two can be compared.
+        // Counters and version at one moment. The log is replayed up to that version, so that both can be compared.
         let view = self.snapshot(sale, &Terms::default()).await?;
         if view.epoch != epoch {
             return Err(LedgerError::Changed);
@@ -198,7 +197,7 @@ impl Bookkeeper for RedisLedger {
                     _ => {}
                 }
             }
-            // A log that was read anew tells all of them again.
+            // A log that is read again reports all of them again.
             stock.sort();
             stock.dedup();
             let (version, orders) = (ward.memory.acknowledged_version(), ward.memory.orders());

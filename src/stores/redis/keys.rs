@@ -8,8 +8,8 @@ pub(super) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    /// `hash` is the stock hash's name. If it has a hash tag of its own, the other keys keep it; else it becomes
-    /// theirs.
+    /// `hash` is the stock hash's name. If it has a hash tag, the other keys use it; otherwise the whole name becomes
+    /// their hash tag.
     pub(super) fn of(hash: &'a str) -> Self {
         let tagged = if has_hash_tag(hash) { hash.to_owned() } else { format!("{{{hash}}}") };
         Self { hash, tagged }
@@ -19,7 +19,7 @@ impl<'a> Keys<'a> {
         self.hash
     }
 
-    /// Order id -> its record; like all of these, described in `lua/sale.lua`.
+    /// Order id -> its record; described in `lua/sale.lua` like all of these.
     pub(super) fn orders(&self) -> String {
         self.named("orders")
     }
@@ -29,12 +29,12 @@ impl<'a> Keys<'a> {
         self.named("due")
     }
 
-    /// Buyer -> what the buyer has.
+    /// Buyer -> tickets and unpaid orders.
     pub(super) fn buyers(&self) -> String {
         self.named("buyers")
     }
 
-    /// One entry a change, numbered 1-0, 2-0, 3-0, ...
+    /// One entry per change, numbered 1-0, 2-0, 3-0, ...
     pub(super) fn log(&self) -> String {
         self.named("log")
     }
@@ -44,14 +44,14 @@ impl<'a> Keys<'a> {
         self.named("changes")
     }
 
-    /// The outbox's own: who delivers, what is set aside, what of it is to be tried again. Each sale of the name has
-    /// keys of its own, so that nothing of an earlier one is lost or taken for its own.
+    /// Keys of the outbox: the lease, the events set aside, and those of them to retry. Each sale of a name has its own
+    /// keys, so that nothing of an earlier sale is lost or mixed up.
     pub(super) fn outbox(&self, epoch: u64) -> [String; 3] {
         ["", ":aside", ":again"].map(|part| self.named(&format!("delivery:{epoch:016x}{part}")))
     }
 
-    /// Names for what an earlier sale left in `orders`, `due`, `buyers`, `log` and `changes`, in this order.
-    /// `epoch` is that of the sale that takes their place, so that no two ever collide.
+    /// New names for what an earlier sale left in `orders`, `due`, `buyers`, `log` and `changes`, in this order.
+    /// `epoch` is that of the new sale, so the names never collide.
     pub(super) fn put_away(&self, epoch: u64) -> [String; 5] {
         [self.orders(), self.due(), self.buyers(), self.log(), self.changes()]
             .map(|key| format!("{key}:before:{epoch:016x}"))
@@ -62,8 +62,8 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// Whether Redis Cluster hashes only a part of the name (cluster specification, "Hash tags"): what stands between the
-/// first `{` and the first `}` behind it, if that is not empty.
+/// Whether Redis Cluster hashes only a part of the name (cluster specification, "Hash tags"): the part between the
+/// first `{` and the next `}`, if it is not empty.
 fn has_hash_tag(name: &str) -> bool {
     name.split_once('{').and_then(|(_, rest)| rest.split_once('}')).is_some_and(|(tag, _)| !tag.is_empty())
 }
@@ -76,7 +76,7 @@ mod tests {
     fn the_other_keys_share_the_slot_of_the_stock_hash() {
         assert_eq!(Keys::of("ticket_hash_key").orders(), "{ticket_hash_key}:orders");
         assert_eq!(Keys::of("{event}:ticket").orders(), "{event}:ticket:orders");
-        // An empty tag is none: Redis hashes the whole name, and `{}` inside ours would not help.
+        // An empty hash tag is none: Redis hashes the whole name.
         assert_eq!(Keys::of("plain").put_away(10)[3], "{plain}:log:before:000000000000000a");
     }
 }

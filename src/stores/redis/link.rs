@@ -1,5 +1,5 @@
-//! The connection: where Redis is, whether it is the primary and what it has to be, and what is known of connections
-//! before.
+//! The connection: finds Redis, checks that it is the primary and has the promised settings, and remembers earlier
+//! connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use super::{promise, scripts, unavailable};
 use crate::config::{self, RedisTopology};
 use crate::ledger::LedgerError;
 
-/// Stands for the primary_id where Redis may not be asked for it.
+/// Used where Redis does not allow asking for the id of the primary.
 const REIGN_UNKNOWN: &str = "unknown";
 
 /// The way to Redis.
@@ -26,13 +26,13 @@ pub(super) struct Link {
     state: Mutex<State>,
 }
 
-/// A connection. It leads to one process for as long as it lives.
+/// A connection. It leads to one Redis process as long as it lives.
 #[derive(Clone)]
 pub(super) struct Line {
-    /// Counts connections, so that a caller gives up only the one that it used.
+    /// Number of the connection, so that a caller gives up only the one that it used.
     pub(super) number: u64,
     pub(super) connection: MultiplexedConnection,
-    /// Whose primary_id it is; see `lua/authorize.lua`.
+    /// The id of its primary; see `lua/authorize.lua`.
     pub(super) primary_id: Arc<str>,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Line {
 struct State {
     number: u64,
     line: Option<Line>,
-    /// How Redis calls the connection, or the one that was given up: its id and our name for it.
+    /// The id and name of the connection in Redis, or of the one that was given up.
     known_as: Option<(u64, String)>,
 }
 
@@ -55,7 +55,7 @@ impl Link {
         Ok(Self { settings: settings.clone(), waits, sentinel: AtomicUsize::new(0), state: Mutex::default() })
     }
 
-    /// The connection. Whatever fails here, nothing was asked yet.
+    /// The connection. If this fails, no step was sent.
     pub(super) async fn line(&self) -> Result<Line, LedgerError> {
         let mut state = self.state.lock().await;
         if let Some(line) = &state.line {
@@ -98,7 +98,7 @@ impl Link {
         }
     }
 
-    /// Asks one Sentinel after the other for the primary, until what one says can be connected to.
+    /// Asks the Sentinels in turn for the primary, until one names an address that can be connected to.
     async fn connect_to_primary(&self, addresses: &[String]) -> Result<(MultiplexedConnection, String), LedgerError> {
         let first = self.sentinel.load(Ordering::Relaxed);
         let mut faults = Vec::new();
@@ -141,7 +141,7 @@ impl Link {
         Client::open(info).map_err(named)
     }
 
-    /// Looks whether it is a primary and what it has to be; gives its primary_id.
+    /// Checks that the server is a primary with the promised settings; returns its id.
     async fn examine(&self, connection: &mut MultiplexedConnection, address: &str) -> Result<Arc<str>, LedgerError> {
         let mut pipeline = Pipeline::new();
         pipeline.cmd("INFO").arg("replication");
@@ -173,7 +173,7 @@ impl Link {
     }
 }
 
-/// Who the edge is to a server.
+/// The credentials of the edge.
 fn credentials(user: Option<&str>, password: Option<&str>) -> RedisConnectionInfo {
     let mut info = RedisConnectionInfo::default();
     if let Some(user) = user {
@@ -185,7 +185,7 @@ fn credentials(user: Option<&str>, password: Option<&str>) -> RedisConnectionInf
     info
 }
 
-/// Gives a connection a name of its own, since ids begin anew when Redis does; gives its id and its name.
+/// Names the connection, because Redis reuses connection ids after a restart; returns id and name.
 async fn name_connection(connection: &mut MultiplexedConnection) -> Result<(u64, String), RedisError> {
     let name = format!("spikegate-{:016x}", rand::random::<u64>());
     let (id,): (u64,) = ::redis::pipe()
@@ -200,8 +200,8 @@ async fn name_connection(connection: &mut MultiplexedConnection) -> Result<(u64,
     Ok((id, name))
 }
 
-/// Ends a connection that was given up. What was sent over it and is still on its way must not be done later, after its
-/// successor was told that it had not been done.
+/// Ends a connection that was given up. What was sent over it must not run later, after the next connection was told
+/// that it did not run.
 async fn end_connection(connection: &mut MultiplexedConnection, id: u64, name: &str) -> Result<(), RedisError> {
     let there: String = ::redis::cmd("CLIENT").arg("LIST").arg("ID").arg(id).query_async(connection).await?;
     if there.split_whitespace().any(|field| field.strip_prefix("name=") == Some(name)) {

@@ -1,26 +1,26 @@
-//! What this edge remembers of a sale: the newest entries of its log that it read or made.
+//! What this edge remembers of a sale: the newest log entries that it read or wrote.
 //!
-//! It is what the ledger is held against when it comes back, and what is written again if the ledger has lost it.
+//! The ledger is compared with it after a reconnect, and is restored from it if it lost entries.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::ledger::{Change, LogEntry, Order, OrderId, OrderLine, OrderState};
 
-/// So many lines are remembered at most, about 100 bytes each: more than a second of sales, which is what Redis loses.
+/// The most lines to remember, about 100 bytes each: more than a second of sales, which is what Redis may lose.
 const LINES_MAX: usize = 65_536;
 
-/// See the module's own words.
+/// The memory of one sale; see the module.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// How often the sale had been reconciled; none before the ledger said so.
+    /// Number of reconciliations of the sale; none before the ledger reported it.
     generation: Option<u64>,
-    /// The newest version that the ledger has answered for: with replicas, those that they have.
+    /// The newest version that the ledger has acknowledged: with replicas, the one that they have.
     acknowledged_version: u64,
-    /// By number. Those above `acknowledged_version` may still be lost without anybody having been told of them.
+    /// By number. Entries above `acknowledged_version` may be lost, but no client has been told of them.
     tail: BTreeMap<u64, LogEntry>,
-    /// Entries of earlier generations, oldest first. Their numbers mean nothing any more; what they say of orders stays
-    /// true.
+    /// Entries of earlier generations, oldest first. Their numbers are no longer comparable, but what they say about
+    /// orders stays true.
     earlier: VecDeque<LogEntry>,
     /// Of both.
     lines: usize,
@@ -35,7 +35,7 @@ impl Memory {
         self.acknowledged_version
     }
 
-    /// Number and time of the newest entry that the ledger has answered for; 0 if none is remembered.
+    /// Number and time of the newest acknowledged entry; 0 if none is remembered.
     pub(super) fn mark(&self) -> (u64, u64) {
         self.tail.range(..=self.acknowledged_version).next_back().map_or((0, 0), |(seq, entry)| (*seq, entry.at_ms))
     }
@@ -44,7 +44,7 @@ impl Memory {
         self.acknowledged_version = self.acknowledged_version.max(version);
     }
 
-    /// One of the same number takes the place of what was remembered.
+    /// An entry with the same number replaces the remembered one.
     pub(super) fn learn(&mut self, entry: LogEntry) {
         self.lines += entry.lines();
         if let Some(before) = self.tail.insert(entry.seq, entry) {
@@ -57,8 +57,8 @@ impl Memory {
         }
     }
 
-    /// A sale that was reconciled has other numbers. What was known of it stays known: the ledger may lose it again
-    /// before its log has been read anew.
+    /// After a reconciliation the sale has other numbers. The old entries stay: the ledger may lose orders again before
+    /// the log has been read again.
     pub(super) fn begin_anew(&mut self, generation: u64) {
         let acknowledged_version = std::mem::take(&mut self.acknowledged_version);
         for (seq, entry) in std::mem::take(&mut self.tail) {
@@ -71,12 +71,12 @@ impl Memory {
         self.generation = Some(generation);
     }
 
-    /// The entries that the ledger has answered for, oldest first.
+    /// The acknowledged entries, oldest first.
     pub(super) fn entries(&self) -> impl Iterator<Item = &LogEntry> {
         self.earlier.iter().chain(self.tail.range(..=self.acknowledged_version).map(|(_, entry)| entry))
     }
 
-    /// Every order of these entries as far as it has come, and the entry that said so last; 0 for one of an earlier
+    /// Every order of these entries in its latest state, and the entry that set it; 0 for an entry of an earlier
     /// generation.
     pub(super) fn orders(&self) -> HashMap<OrderId, (Order, u64)> {
         let mut orders = HashMap::<OrderId, (Order, u64)>::new();
@@ -84,7 +84,7 @@ impl Memory {
         for (at, entry) in self.entries().enumerate() {
             let seq = if at < earlier { 0 } else { entry.seq };
             let line_stands = |line: &OrderLine| Order::held(line.quantity, line.buyer.clone(), 0);
-            // A log that is read anew begins with what is long known to have gone on.
+            // A log that is read again starts with states that have long been passed.
             let mut stands = |id: OrderId, now: Order| match orders.entry(id) {
                 Entry::Occupied(mut known) => {
                     let (order, last) = known.get_mut();
@@ -162,12 +162,12 @@ mod tests {
             assert_eq!((orders.len(), order.state, order.expires_at_ms, *seq), (1, OrderState::Paid, 9, 0));
         };
         is_paid(&memory);
-        // Its log, read anew, has not come so far yet.
+        // The log is read again and has not reached this point yet.
         memory.learn(entry(2, held));
         memory.heard(2);
         is_paid(&memory);
         assert_eq!((memory.mark(), memory.lines), ((2, 1_002), 5));
-        // There is room for so much, and what is oldest goes first.
+        // The oldest entries are dropped when there is no room.
         memory.learn(entry(3, Change::Held { expires_at_ms: 9, orders: vec![line(3); LINES_MAX - 3] }));
         memory.heard(3);
         assert_eq!((memory.earlier.len(), memory.mark().0), (0, 3));

@@ -22,7 +22,7 @@ const FIRST_PAGE: usize = 2;
 const PAGE_MAX: usize = 512;
 
 impl RedisLedger {
-    /// Reads entries after `after` until they have `lines_max` lines together, in a few commands whatever their length.
+    /// Reads entries after `after` until they have `lines_max` lines together, in a few commands.
     async fn read(&self, sale: &str, after: u64, lines_max: usize) -> Result<Vec<LogEntry>, LedgerError> {
         let (mut entries, mut lines, mut page) = (Vec::<LogEntry>::new(), 0, FIRST_PAGE);
         while lines < lines_max {
@@ -38,14 +38,14 @@ impl RedisLedger {
             if is_last {
                 break;
             }
-            // As many as there is room for, if they are as long as those before.
+            // As many as fit, if they are as long as the previous ones.
             page = (lines_max.saturating_sub(lines) * entries.len() / lines.max(1)).clamp(1, PAGE_MAX);
         }
         Ok(entries)
     }
 }
 
-/// A call of one of the outbox's scripts, with the keys and the argument that all of them have.
+/// A call of an outbox script, with the keys and the argument that all of them have.
 fn call(script: &Script, sale: &str, epoch: u64) -> Call {
     let keys = Keys::of(sale);
     let [delivery, aside, again] = keys.outbox(epoch);
@@ -62,8 +62,8 @@ impl Outbox for RedisLedger {
             return Ok(first);
         }
         let entries = self.read(sale, first.progress.delivered, lines_max).await?;
-        // The log was read by itself, for a script takes ten times as long to do so. That it is still this sale's, and
-        // its delivery this edge's, is what Redis says now.
+        // The log is read outside the script, because a script takes ten times as long. The script then confirms that
+        // sale and lease are still the same.
         let mut last = taken(&self.ask(&call).await?)?;
         if let Some(work) = &mut last.work {
             work.entries = entries;

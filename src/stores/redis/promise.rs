@@ -1,15 +1,15 @@
-//! What Redis is set to, held against what the configuration says that it has to be.
+//! Compares the settings of Redis with the durability that the configuration promises.
 
 use ::redis::Value;
 
 use crate::config::{self, Durability};
 use crate::ledger::LedgerError;
 
-/// What is asked for with CONFIG GET, in the order of [`ServerSettings::read`].
+/// The settings to read with CONFIG GET, in the order of [`ServerSettings::read`].
 pub(super) const QUESTIONS: [&str; 5] =
     ["appendonly", "appendfsync", "maxmemory-policy", "maxmemory", "min-replicas-to-write"];
 
-/// What Redis said; none where it may not be asked.
+/// The answer of Redis; none where CONFIG GET is not allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct ServerSettings {
     appendonly: Option<String>,
@@ -19,10 +19,10 @@ struct ServerSettings {
     min_replicas: Option<u32>,
 }
 
-/// Compares, and says in the log what was found.
+/// Compares, and logs the result.
 ///
 /// # Errors
-/// [`LedgerError::Unavailable`] if Redis is weaker than it has to be: a promise that is not kept would be a lie.
+/// [`LedgerError::Unavailable`] if Redis is weaker than promised.
 pub(super) fn check(
     settings: &config::Redis,
     address: &str,
@@ -63,7 +63,7 @@ impl ServerSettings {
         }
     }
 
-    /// `None` if Redis may not be asked.
+    /// `None` if Redis does not allow it.
     fn durability(&self) -> Option<Durability> {
         Some(match (self.appendonly.as_deref()?, self.appendfsync.as_deref()) {
             ("yes", Some("always")) => Durability::Always,
@@ -72,7 +72,7 @@ impl ServerSettings {
         })
     }
 
-    /// Sales have no TTL, so only these policies can take one away, and only where memory has a limit.
+    /// Sales have no TTL, so only these policies can evict one, and only if memory is limited.
     fn evicts(&self) -> Option<&str> {
         let has_limit = self.maxmemory.as_deref().is_some_and(|limit| limit != "0");
         self.policy.as_deref().filter(|policy| has_limit && policy.starts_with("allkeys"))

@@ -1,4 +1,4 @@
-//! What the scripts reply, read into the ledger's types. Whatever does not fit is damage, never a guess.
+//! Parses the replies of scripts into the ledger's types. A reply that does not fit is damage, never a guess.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(super) fn damaged(what: &str) -> LedgerError {
     LedgerError::Damaged(what.to_owned())
 }
 
-/// A reply that is read from its front.
+/// A reply, read from the front.
 pub(super) struct Reader<'a> {
     values: std::slice::Iter<'a, Value>,
 }
@@ -77,7 +77,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 fn epoch(text: &str) -> Result<u64> {
-    // A sale that nobody opened has none; 0 is no epoch, so nothing will fit it.
+    // A sale that is not opened has no epoch; 0 never matches one.
     if text.is_empty() {
         return Ok(0);
     }
@@ -91,7 +91,7 @@ pub(super) fn identity(value: &Value) -> Result<Identity> {
     let epoch = epoch(reader.text()?)?;
     let text = reader.text()?;
     let mut secret = [0; 32];
-    // Each digit is looked at, since `from_str_radix` alone would also take a sign.
+    // Each digit is checked, because `from_str_radix` also accepts a sign.
     if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return Err(damaged("secret is not 64 hexadecimal digits"));
     }
@@ -141,7 +141,7 @@ pub(super) fn reserved(value: &Value, batch: &[Purchase]) -> Result<Reserved> {
     let view = view(&mut reader)?;
     let version_before = reader.natural()?;
     let expires_at_ms = reader.natural()?;
-    // The reply names only those that were not ordered by this step.
+    // The reply names only purchases without a new order.
     let mut decisions: Vec<_> = batch
         .iter()
         .map(|purchase| Decision::Ordered {
@@ -213,7 +213,7 @@ pub(super) fn entry_made(value: &Value) -> Option<(u64, u64)> {
     }
 }
 
-/// The sale's generation, and how long to wait.
+/// The generation of the sale, and the time to wait.
 pub(super) fn authorized(value: &Value) -> Result<(u64, Duration)> {
     let mut reader = Reader::of(value)?;
     Ok((reader.natural()?, Duration::from_millis(reader.natural()?)))
@@ -299,7 +299,7 @@ fn entry(value: &Value) -> Result<LogEntry> {
     let id = reader.text()?;
     let seq = parse(id.split('-').next().unwrap_or_default(), "a log entry's id")?;
     let mut fields = Reader::of(reader.next()?)?;
-    // The order of the fields is the one in which the scripts write them.
+    // The fields have the order in which the scripts write them.
     let mut field = |name: &str| {
         let (key, value) = (fields.text()?, fields.text()?);
         if key == name { Ok(value) } else { Err(damaged(&format!("log entry {id} has {key} in the place of {name}"))) }
@@ -341,7 +341,7 @@ fn entry(value: &Value) -> Result<LogEntry> {
     Ok(LogEntry { seq, at_ms, change })
 }
 
-/// What is left of an entry's fields: `ID`, `QUANTITY BUYER`, ...
+/// The remaining fields of an entry: `ID`, `QUANTITY BUYER`, ...
 fn lines(fields: &mut Reader) -> Result<Vec<OrderLine>> {
     let mut lines = Vec::with_capacity(fields.values.len() / 2);
     while !fields.is_empty() {

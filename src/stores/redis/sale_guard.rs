@@ -1,5 +1,5 @@
-//! What this edge knows of each sale, and whether the ledger still has it: no step of a sale goes over a connection
-//! before `lua/authorize.lua` has compared the two.
+//! What this edge knows of each sale, and whether the ledger still has it: no step of a sale uses a connection before
+//! `lua/authorize.lua` has compared the two.
 
 use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};
@@ -15,26 +15,26 @@ use crate::ledger::{
     Reserved, Synced,
 };
 
-/// How long nothing is sold under a primary_id that is new to a sale, or after a reconciliation. In that time every
-/// edge that can reach Redis has come back, ten syncs by default, and has said so if it knows more than the ledger.
+/// How long nothing is sold under a new primary or after a reconciliation. Within that time (ten syncs by default)
+/// every edge that reaches Redis has reconnected, and has reported if it knows more than the ledger.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Orders that are looked for in one command.
+/// Orders looked up in one command.
 const PAGE: usize = 512;
 
-/// A sale that was opened.
+/// An opened sale.
 pub(super) struct SaleGuard {
     pub(super) epoch: u64,
     pub(super) memory: Memory,
-    /// Over which connection its steps may go, and from when on.
+    /// The connection that is authorized for its steps, and from when on.
     authorization: Option<(u64, Instant)>,
 }
 
-/// Why a step may not go over a connection; it was not made.
+/// Why a step may not use a connection; the step was not made.
 pub(super) enum GuardError {
     /// The connection is broken, for all sales.
     Broken(String),
-    /// The ledger said something else than yes.
+    /// The ledger refused the authorization.
     Refused(LedgerError),
 }
 
@@ -52,7 +52,7 @@ impl RedisLedger {
         self.guards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is done with a sale that is in our charge; none if it is not.
+    /// Runs `act` on an opened sale; none if it is not opened.
     pub(super) fn with<T>(&self, sale: &str, act: impl FnOnce(&mut SaleGuard) -> T) -> Option<T> {
         self.guards().get_mut(sale).map(act)
     }
@@ -65,8 +65,7 @@ impl RedisLedger {
         }
     }
 
-    /// Makes sure that the sale may be sold over this connection. Of a sale that is not in our charge, the scripts say
-    /// so.
+    /// Makes sure that the sale may be sold over this connection. A sale that is not opened is refused by the scripts.
     pub(super) async fn pass(&self, line: &Line, sale: &str) -> Result<(), GuardError> {
         let authorization = |ward: &mut SaleGuard| ward.authorization.filter(|(number, _)| *number == line.number);
         let from = match self.with(sale, authorization) {
@@ -82,13 +81,13 @@ impl RedisLedger {
         Err(GuardError::Refused(LedgerError::Unavailable(why)))
     }
 
-    /// Asks to be authorized; gives from when on.
+    /// Asks for authorization; returns from when on it holds.
     async fn authorize(&self, line: &Line, sale: &str) -> Result<Instant, GuardError> {
         let Some(call) = self.authorize_call(line, sale) else {
             return Err(GuardError::Refused(LedgerError::Missing));
         };
         let answered = self.ask_over(line, &call.command()).await.map_err(|error| match error {
-            // Whatever was asked, it was not yet a step.
+            // An error here concerns no step yet.
             LedgerError::Unknown(why) => GuardError::Broken(why),
             error => GuardError::Refused(error),
         })?;
@@ -97,7 +96,7 @@ impl RedisLedger {
         if known.is_some_and(|known| known != generation) {
             self.look_for_all(line, sale).await.map_err(GuardError::Refused)?;
             self.with(sale, |ward| ward.memory.begin_anew(generation));
-            // Whoever has read the log before has to read it again.
+            // The log must be read again after a reconciliation.
             let why = "it was reconciled, and is read anew".to_owned();
             return Err(GuardError::Refused(LedgerError::Fenced(why)));
         }
@@ -111,7 +110,7 @@ impl RedisLedger {
         Ok(from)
     }
 
-    /// The comparison, which also writes; none for a sale that is not in our charge.
+    /// The call that compares, which also writes; none for a sale that is not opened.
     pub(super) fn authorize_call(&self, line: &Line, sale: &str) -> Option<Call> {
         self.with(sale, |ward| {
             let keys = Keys::of(sale);
@@ -127,8 +126,8 @@ impl RedisLedger {
         })
     }
 
-    /// A sale was reconciled. If there are orders that this edge remembers and the ledger still lacks, they were not
-    /// known to whoever did it.
+    /// Runs after a reconciliation. Orders that this edge remembers and the ledger still lacks were not known to the
+    /// edge that reconciled.
     async fn look_for_all(&self, line: &Line, sale: &str) -> Result<(), LedgerError> {
         let Some((epoch, orders)) = self.with(sale, |ward| (ward.epoch, ward.memory.orders())) else { return Ok(()) };
         let orders: Vec<(OrderId, Order)> = orders.into_iter().map(|(id, (order, _))| (id, order)).collect();
@@ -153,13 +152,13 @@ impl RedisLedger {
         Err(LedgerError::Fenced(why))
     }
 
-    /// Puts a fence up, unless there is one.
+    /// Fences the sale, unless it is fenced already.
     pub(super) async fn fence_over(&self, line: &Line, sale: &str, epoch: u64, why: &str) -> Result<(), LedgerError> {
         let call = Call::new(&SCRIPTS.fence, &[Keys::of(sale).hash()]).arg(format!("{epoch:016x}")).arg(why);
         self.ask_over(line, &call.command()).await.map(|_new| ())
     }
 
-    /// What the ledger has answered for so far; whatever it answers from now on is no older.
+    /// The version acknowledged so far; later acknowledgements are never older.
     pub(super) fn acknowledged_version(&self, sale: &str) -> u64 {
         self.with(sale, |ward| ward.memory.acknowledged_version()).unwrap_or(0)
     }
@@ -170,7 +169,7 @@ impl RedisLedger {
         }
     }
 
-    /// `kept`: whether as many replicas as are needed have what was read.
+    /// `kept` says whether the required number of replicas have what was read.
     pub(super) fn learn_sync(
         &self,
         sale: &str,
@@ -184,7 +183,7 @@ impl RedisLedger {
                 return Ok(());
             }
             if version < acknowledged_version {
-                // It is compared again before anything else is done.
+                // The sale is compared again before anything else is done.
                 ward.authorization = None;
                 return Err(LedgerError::Unavailable(format!("version {version} came after {acknowledged_version}")));
             }
@@ -211,7 +210,7 @@ impl RedisLedger {
         let orders: Vec<OrderLine> = batch.iter().zip(&reserved.decisions).filter_map(ordered).collect();
         self.with(sale, |ward| {
             if ward.epoch == view.epoch {
-                // A step that wrote nothing was followed by nothing that replicas could have acknowledged.
+                // A step that wrote nothing has nothing that replicas could acknowledge.
                 if !orders.is_empty() {
                     let change = Change::Held { expires_at_ms, orders };
                     ward.memory.learn(LogEntry { seq: view.version, at_ms: view.now_ms, change });
@@ -251,7 +250,7 @@ impl RedisLedger {
         }
     }
 
-    /// Like [`RedisLedger::make_sure`], for what may be done to a fenced sale too.
+    /// Like [`RedisLedger::make_sure`], for steps that are allowed on a fenced sale.
     pub(super) async fn make_sure_of_change(&self, sale: &str) -> Result<(), LedgerError> {
         match self.make_sure(sale).await {
             Err(LedgerError::Fenced(_)) => Ok(()),

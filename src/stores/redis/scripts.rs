@@ -1,4 +1,4 @@
-//! The scripts of `lua/`, and how a call of one is written.
+//! The scripts of `lua/` and how to call them.
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,7 @@ use ::redis::{Cmd, RedisResult, Script, ToSingleRedisArg, cmd};
 
 use crate::ledger::Terms;
 
-/// Every script, each with the common head in front.
+/// Every script, with the common head.
 pub(super) struct Scripts {
     pub(super) open: Script,
     pub(super) reserve: Script,
@@ -110,7 +110,7 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| {
     }
 });
 
-/// Makes all scripts known to this Redis, in one round trip.
+/// Loads all scripts into this Redis, in one round trip.
 pub(super) async fn load_all<C: ConnectionLike + Send>(connection: &mut C) -> RedisResult<()> {
     let mut pipeline = ::redis::pipe();
     for source in SCRIPTS.sources {
@@ -119,7 +119,7 @@ pub(super) async fn load_all<C: ConnectionLike + Send>(connection: &mut C) -> Re
     pipeline.query_async(connection).await
 }
 
-/// One call of a script, written straight into the bytes that are sent: keys first, then arguments.
+/// A call of a script, serialized as it is sent: keys first, then arguments.
 pub(super) struct Call {
     command: Cmd,
 }
@@ -136,7 +136,7 @@ impl Call {
         self
     }
 
-    /// The edge's rules, as the head of every script reads them.
+    /// The edge's rules, in the order in which the head of every script reads them.
     pub(super) fn terms(self, terms: &Terms) -> Self {
         let time = |ms: Option<u64>| ms.map_or(-1, |ms| i64::try_from(ms).unwrap_or(i64::MAX));
         self.arg(terms.hold_ms)

@@ -1,10 +1,10 @@
-//! The tables of the file, and how files of earlier formats become files of this one.
+//! The tables of the file, and the migration of older formats.
 
 use rusqlite::{OptionalExtension, Transaction};
 
 use super::{JournalError, Result};
 
-/// Told to SQLite as `user_version`; a file of a later one is not touched.
+/// The format number in SQLite's `user_version`; a file with a later one is not touched.
 const FORMAT: i64 = 3;
 
 const LOG: &str = "
@@ -27,7 +27,7 @@ const HELD_AS_LISTS: &str = "
         'orders', json_array(json_remove(entry, '$.seq', '$.at_ms', '$.kind', '$.expires_at_ms')))
     WHERE entry ->> '$.kind' = 'held';";
 
-/// Makes the tables of a new file, or brings a file of an earlier format up to this one; all of it or nothing.
+/// Creates the tables of a new file or migrates an older one, completely or not at all.
 pub(super) fn set_up(setup: &Transaction<'_>) -> Result<()> {
     let format = setup.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?;
     match format {
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
     use crate::ledger::{Change, LogEntry, OrderId, OrderLine};
 
-    /// Every kind of entry that format 1 had, as it wrote them.
+    /// Every kind of entry that format 1 had.
     const FORMAT_1: &str = r#"
         INSERT INTO sale VALUES (1, 'ticket', '{"epoch":7,"secret":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}');
         INSERT INTO log VALUES (1, 1, '{"seq":1,"at_ms":10,"kind":"opened","total":5,"sold":0}');

@@ -1,4 +1,4 @@
-//! What holds of every log in the file, whatever its records say.
+//! Invariants of every log in the file, whatever its records contain.
 
 use super::*;
 use crate::ledger::model::SaleModel;

@@ -1,4 +1,4 @@
-//! The part of the file that says how far each log was delivered.
+//! The delivery tables of the file.
 
 use rusqlite::{Row, params};
 
@@ -13,7 +13,7 @@ impl Journal {
         natural(query.query_row([sale], |row| row.get(0))?)
     }
 
-    /// How many events are set aside.
+    /// Number of events that are set aside.
     pub(in super::super) fn set_aside_count(&self, sale: i64) -> Result<u64> {
         let mut query = self.store.prepare_cached("SELECT COUNT(*) FROM set_aside WHERE sale = ?1")?;
         natural(query.query_row([sale], |row| row.get(0))?)
@@ -32,10 +32,10 @@ impl Journal {
         Ok(all)
     }
 
-    /// Writes down what became of events.
+    /// Records the result of posted events.
     pub(in super::super) fn record(&mut self, sale: i64, record: &Record, now_ms: u64) -> Result<Recorded> {
-        // A cursor that a power cut takes back only means that something is delivered twice, so it need not be on disk
-        // at once, and the purchases that wait for the disk need not wait for it.
+        // A cursor that a power cut undoes only means a repeated delivery. It is therefore not synced, and purchases do
+        // not wait for it.
         let is_cursor_alone = record.refused.is_none() && record.settled.is_empty();
         if !is_cursor_alone {
             return self.write_record(sale, record, now_ms);
@@ -86,7 +86,7 @@ impl Journal {
         Ok(Recorded::Done)
     }
 
-    /// Has all events that are set aside tried again; says how many.
+    /// Marks all set-aside events for a retry; returns their number.
     pub(in super::super) fn retry(&mut self, sale: i64) -> Result<u64> {
         let count = self.store.execute("UPDATE set_aside SET again = 1 WHERE sale = ?1", [sale])?;
         Ok(count as u64)
