@@ -1,4 +1,4 @@
-//! Words of HTTP that have no connection: answers, hosts, request ids, and which client a request comes from.
+//! HTTP without connections: answers, hosts, request ids, and the client address of a request.
 
 pub mod answer;
 pub mod client;

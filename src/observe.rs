@@ -1,4 +1,4 @@
-//! What an edge writes down: metrics, traces, the access log and the error log.
+//! What an edge records: metrics, traces, the access log and the error log.
 
 pub mod access_log;
 pub mod error_log;

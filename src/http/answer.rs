@@ -1,4 +1,4 @@
-//! An HTTP answer of our own, before anything knows how it is sent: the front door writes it, or Pingora does.
+//! An HTTP answer of the edge itself, before it is written by the front door or by Pingora.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -12,36 +12,36 @@ pub struct Answer {
     pub status: u16,
     /// `Content-Type`.
     pub content_type: &'static str,
-    /// `Location`, of an order that was made.
+    /// `Location`, of a created order.
     pub location: Option<String>,
     /// `Retry-After` in seconds.
     pub retry_after_s: Option<u64>,
-    /// `Allow`, of a method that is not.
+    /// `Allow`, for a method that is not allowed.
     pub allow: Option<&'static str>,
-    /// `Accept-Post`, of a body that is not understood (RFC 9110 leaves the name to W3C LDP, 7.1).
+    /// `Accept-Post`, for a body type that is not supported (RFC 9110 leaves the name to W3C LDP, 7.1).
     pub accept_post: Option<&'static str>,
-    /// `WWW-Authenticate`, of a request that has to prove who sent it.
+    /// `WWW-Authenticate`, for a request that must prove its buyer.
     pub www_authenticate: Option<&'static str>,
     /// The body.
     pub body: Bytes,
-    /// For whoever writes it down; nothing of it is sent.
+    /// For logs; not sent.
     pub label: PurchaseLabel,
 }
 
-/// What an answer says of a purchase. Outcomes are the labels of `spikegate_purchases_total`.
+/// What an answer means for a purchase. Outcomes are the labels of `spikegate_purchases_total`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PurchaseLabel {
-    /// Nothing.
+    /// Not about a purchase.
     #[default]
     Nothing,
-    /// It ordered nothing, for this reason; so it may be said of any request that is not let in.
+    /// No order was created, for this reason. Also used for any request that is refused at the entrance.
     Refused(&'static str),
-    /// It ended so, with this order, if any.
+    /// The purchase ended with this outcome and this order, if any.
     Ended(&'static str, Option<OrderId>),
 }
 
 impl PurchaseLabel {
-    /// Whether there may be a million like it.
+    /// Whether answers like this may come by the million.
     #[must_use]
     pub fn is_refusal(self) -> bool {
         matches!(self, Self::Refused(_))
@@ -56,7 +56,7 @@ impl PurchaseLabel {
         }
     }
 
-    /// The order that there is, or may be.
+    /// The order that exists or may exist.
     #[must_use]
     pub fn order(self) -> Option<OrderId> {
         match self {
@@ -74,7 +74,7 @@ pub const TEXT: &str = "text/plain";
 pub const PROBLEM: &str = "application/problem+json";
 
 impl Answer {
-    /// An answer with nothing but a body.
+    /// An answer with a body only.
     #[must_use]
     pub fn new(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         Self {
@@ -90,15 +90,14 @@ impl Answer {
         }
     }
 
-    /// Nothing but a status, its name as the body.
+    /// A status with its name as the body.
     #[must_use]
     pub fn bare(status: StatusCode) -> Self {
         let body = format!("{} {}\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
         Self::new(status.as_u16(), TEXT, body)
     }
 
-    /// A JSON document. What we answer with can always be written as one; should it ever not be, the answer is empty
-    /// and its status says that the fault is ours.
+    /// A JSON document. Serialization cannot fail for our documents; if it ever does, the answer is an empty 500.
     #[must_use]
     pub fn json(status: u16, document: &impl serde::Serialize) -> Self {
         match serde_json::to_vec(document) {
@@ -132,15 +131,15 @@ impl Answer {
         self
     }
 
-    /// The same answer with what it says of a purchase.
+    /// The same answer with its meaning for a purchase.
     #[must_use]
     pub fn label(mut self, label: PurchaseLabel) -> Self {
         self.label = label;
         self
     }
 
-    /// Gives the header fields, in the order and the case in which they are sent. `Date` and `Connection` follow: they
-    /// belong to the message and to the connection.
+    /// Passes on the header fields in the order and spelling in which they are sent. `Date` and `Connection` follow;
+    /// they belong to the message and the connection.
     pub fn fields(&self, mut each: impl FnMut(&'static str, &str)) {
         each("Content-Type", self.content_type);
         each("Content-Length", &self.body.len().to_string());

@@ -1,9 +1,8 @@
-//! Who asks: a client's address, taken from where no client can forge it, and whether that address may ask at all.
+//! The client of a request: its address, from a source that clients cannot forge, and whether the address is allowed.
 //!
-//! The other end of a connection is the client, unless it is one of our own proxies (`trusted_proxies`). Then the
-//! header in which proxies say for whom they ask ([`forwarded`]) is read from its newest entry backwards, for as long
-//! as the entries are proxies of ours too; what stands behind the first that is not was written by whoever liked to. Of
-//! anybody else that header means nothing.
+//! The peer of the connection is the client, unless the peer is in `trusted_proxies`. Then the forwarding header
+//! ([`forwarded`]) is read from its newest entry backwards while the entries are trusted proxies too; everything before
+//! the first other entry may be forged. The header of any other peer is ignored.
 
 pub(crate) mod forwarded;
 mod network;
@@ -15,21 +14,21 @@ pub use network::{Network, NetworkError, Networks};
 
 use crate::http::head::Head;
 
-/// Who asks.
+/// The client of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Client {
     /// The client's address; never an IPv4 address in IPv6 form.
     pub address: IpAddr,
-    /// Whether the request came from one of our own proxies, so that what they say in headers is theirs.
+    /// Whether a trusted proxy sent the request, so that its headers can be believed.
     pub by_proxy: bool,
 }
 
 impl Client {
-    /// Nobody in particular.
+    /// An unknown client.
     pub const UNKNOWN: Self = Self { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), by_proxy: false };
 }
 
-/// Finds out who asks.
+/// Finds the client of a request.
 #[derive(Debug)]
 pub struct Clients {
     proxies: Networks,
@@ -37,19 +36,19 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Believes what `proxies` say in `header`.
+    /// Trusts what `proxies` say in `header`.
     #[must_use]
     pub fn new(proxies: Networks, header: AddressHeader) -> Self {
         Self { proxies, header }
     }
 
-    /// Whether a connection's other end is one of our proxies.
+    /// Whether the peer of a connection is a trusted proxy.
     #[must_use]
     pub fn is_proxy(&self, peer: IpAddr) -> bool {
         self.proxies.contain(peer)
     }
 
-    /// Who asks with this head, over a connection from `peer`.
+    /// The client of a request with this head, over a connection from `peer`.
     #[must_use]
     pub fn of(&self, peer: IpAddr, head: &dyn Head) -> Client {
         let peer = peer.to_canonical();
@@ -61,18 +60,18 @@ impl Clients {
     }
 }
 
-/// Which addresses may ask. The narrowest network that has an address decides; where none has it, it may ask unless
-/// there is a list of those that may.
+/// Which addresses are allowed. The narrowest network that contains an address decides; without one, the address is
+/// allowed unless there is an allow list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
-    /// Those that may.
+    /// Allowed networks.
     pub allow: Networks,
-    /// Those that may not.
+    /// Denied networks.
     pub deny: Networks,
 }
 
 impl Access {
-    /// Whether this address may ask.
+    /// Whether this address is allowed.
     #[must_use]
     pub fn allows(&self, address: IpAddr) -> bool {
         match (self.allow.narrowest(address), self.deny.narrowest(address)) {

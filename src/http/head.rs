@@ -1,16 +1,16 @@
-//! The head of a request, as readers of it see it.
+//! The head of a request, independent of its parser.
 
-/// The head of a request, whoever parsed it.
+/// The head of a request.
 pub trait Head: Sync {
     /// The method, as sent.
     fn method(&self) -> &str;
-    /// What stands behind the `?`, still encoded.
+    /// The query after `?`, still encoded.
     fn query(&self) -> Option<&[u8]>;
-    /// Gives the values of every header of that name, in their order.
+    /// Passes on the values of every header of that name, in order.
     fn headers<'a>(&'a self, name: &str, each: &mut dyn FnMut(&'a [u8]));
 }
 
-/// A head of which nothing is known.
+/// An unknown head.
 impl Head for () {
     fn method(&self) -> &str {
         ""

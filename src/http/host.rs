@@ -1,6 +1,6 @@
-//! The `Host` of a request: what is one, and which name it has.
+//! The `Host` of a request: its syntax and its name.
 
-/// For every byte, whether a name may have it. Every request asks for each byte of its host.
+/// For every byte, whether a name may contain it. Checked for each byte of every host.
 static IN_NAMES: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0_u8;
@@ -15,10 +15,10 @@ static IN_NAMES: [bool; 256] = {
     table
 };
 
-/// Whether a `Host` field is what it has to be, a name or an address and perhaps a port (RFC 9110, 7.2).
+/// Whether a `Host` field is valid: a name or an address, optionally with a port (RFC 9110, 7.2).
 ///
-/// Narrower than RFC 3986 in two ways: it is not empty, since no `http` target is without a host, and it has no
-/// percent-encoding, which one reader decodes and the next one does not.
+/// Narrower than RFC 3986 in two ways: it must not be empty, since an `http` target always has a host, and it must not
+/// contain percent-encoding, which only some readers decode.
 #[must_use]
 pub fn is_host(field: &[u8]) -> bool {
     let name_end = if field.first() == Some(&b'[') {
@@ -40,7 +40,7 @@ pub fn is_host(field: &[u8]) -> bool {
 /// The name in a `Host` field: without the port (RFC 9110, 7.2) and without the dot that ends an absolute name.
 #[must_use]
 pub fn name(field: &str) -> &str {
-    // The colons inside an IPv6 literal are within brackets, so only one behind the bracket begins a port.
+    // The colons inside an IPv6 literal are within brackets, so only one after the bracket starts a port.
     let port = match field.rfind(']') {
         Some(bracket) => field[bracket..].find(':').map(|colon| bracket + colon),
         None => field.find(':'),

@@ -1,4 +1,4 @@
-//! Ids of requests: what a proxy of ours has given one, or 128 bits that no other request has.
+//! Request ids: taken from a trusted proxy, or 128 unique bits.
 
 use std::cell::Cell;
 use std::fmt;
@@ -7,35 +7,35 @@ use http::HeaderName;
 
 use crate::http::head::Head;
 
-/// The longest id that is taken from a proxy: room for a UUID, for AWS's and for a `traceparent`.
+/// The longest id that is accepted from a proxy: room for a UUID, an AWS id or a `traceparent`.
 const LONGEST: usize = 128;
 
 /// The header that carries the ids of requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestIdHeader {
-    /// As it is sent: in the file's own case.
+    /// As it is sent, in the spelling of the configuration.
     pub sent: String,
-    /// As it is looked for.
+    /// As it is compared.
     pub name: HeaderName,
 }
 
 /// The id of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestId {
-    /// Made here; 32 hexadecimal digits.
+    /// Generated here; 32 hexadecimal digits.
     Made(u128),
-    /// Given by a proxy of ours: 1 to 128 letters, digits and `-_.:=+/;@`, which mean nothing in a header, a log or
-    /// JSON.
+    /// From a trusted proxy: 1 to 128 letters, digits and `-_.:=+/;@`, which have no special meaning in headers, logs
+    /// or JSON.
     Given(Box<str>),
 }
 
 thread_local! {
-    /// Of each thread: chance, and a counter that began by chance.
+    /// Per thread: a random part, and a counter with a random start.
     static NEXT: Cell<(u64, u64)> = Cell::new(rand::random());
 }
 
 impl RequestId {
-    /// A new one. It is nobody's secret: who has seen some can guess others.
+    /// A new id. It is no secret: ids can be guessed from others.
     #[must_use]
     pub fn new() -> Self {
         let next = NEXT.try_with(|next| {
@@ -47,7 +47,7 @@ impl RequestId {
         Self::Made((u128::from(thread) << 64) | u128::from(scattered(count)))
     }
 
-    /// Of a request with this head: the one that stands in its header if a proxy of ours sent it, else a new one.
+    /// The id of a request: from its header if a trusted proxy sent it, otherwise a new one.
     #[must_use]
     pub fn of(header: &RequestIdHeader, by_proxy: bool, head: &dyn Head) -> Self {
         let mut given = None;
@@ -83,8 +83,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// Another number for each number, and neighbours far apart (the finalizer of SplitMix64), so that logs can be cut into
-/// equal parts by any digits of the ids.
+/// A bijection that spreads neighbours (the finalizer of SplitMix64), so that any digits of the ids divide logs evenly.
 fn scattered(count: u64) -> u64 {
     let mut mixed = count;
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

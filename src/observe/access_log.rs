@@ -1,8 +1,8 @@
-//! What is written down of requests: which of them, and what of each.
+//! The access log: which requests are logged, and which fields.
 //!
-//! A line is formatted on the thread of its request, onto that thread's sheet of the [`LogFile`]; nothing is allocated
-//! for it and nobody waits. Of refusals, which are nearly all that an edge answers, every thread writes its share down
-//! and counts the others.
+//! A line is formatted on the thread of its request, into that thread's buffer of the [`LogFile`], without allocation
+//! or waiting. Refusals are almost all of an edge's answers: every thread logs the configured share of them and counts
+//! the rest.
 
 mod combined;
 mod escape;
@@ -31,29 +31,29 @@ const ALL: u64 = 1 << 32;
 pub struct AccessLog {
     file: LogFile,
     format: LogFormat,
-    /// The share of refusals that are written, in parts of [`ALL`].
+    /// The share of refusals to log, in parts of [`ALL`].
     share: u64,
     skipped: Counter,
 }
 
-/// What became of the requests that the edge has answered.
+/// Counts of answered requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LineCounts {
-    /// Written down.
+    /// Logged.
     pub written: u64,
-    /// Refusals that were left out, as `refusals` says.
+    /// Refusals not logged because of `refusals`.
     pub skipped: u64,
-    /// Left out because the disk did not keep up, or was full.
+    /// Dropped because the disk was full or too slow.
     pub dropped: u64,
 }
 
 thread_local! {
-    /// What is left of the shares of the refusals that this thread has seen; from [`ALL`] on, one is written.
+    /// The accumulated share of this thread's refusals; from [`ALL`] on, one is logged.
     static SHARES: Cell<u64> = const { Cell::new(0) };
 }
 
 impl AccessLog {
-    /// Opens it as the settings say.
+    /// Opens the log as configured.
     ///
     /// # Errors
     /// Those of [`LogFile::open`].
@@ -63,15 +63,15 @@ impl AccessLog {
         Ok(Self { file, format: settings.format.clone(), share, skipped: Counter::default() })
     }
 
-    /// When a request begins whose answer may be a refusal. None if a refusal would not be written down: looking at the
-    /// clock would cost more than the rest of it.
+    /// The start time of a request that may be refused. None if a refusal would not be logged: reading the clock would
+    /// cost more than everything else.
     #[must_use]
     pub fn begin(&self) -> Option<Instant> {
         let is_due = self.share >= ALL || SHARES.try_with(|shares| shares.get() + self.share >= ALL).unwrap_or(false);
         is_due.then(Instant::now)
     }
 
-    /// Whether a request is to be written down; asked once for each.
+    /// Whether to log a request; call once for each.
     #[must_use]
     pub fn takes(&self, is_refusal: bool) -> bool {
         if !is_refusal || self.share >= ALL {
@@ -89,7 +89,7 @@ impl AccessLog {
         is_taken
     }
 
-    /// Writes a request down that was answered now.
+    /// Logs a request that has just been answered.
     pub fn write(&self, record: &Record<'_>) {
         let now = SystemTime::now();
         self.file.write(|sheet| match &self.format {
@@ -98,19 +98,19 @@ impl AccessLog {
         });
     }
 
-    /// Opens the file again, which was moved away.
+    /// Reopens the file after rotation.
     pub fn reopen(&self) {
         self.file.reopen();
     }
 
-    /// Waits until all that was written so far is in the file, at most `patience`.
+    /// Waits until everything logged so far is in the file, at most `patience`.
     pub fn flush(&self, patience: Duration) {
         if !self.file.flush(patience) {
             log::warn!("{SETTING}: cannot write the last lines");
         }
     }
 
-    /// What became of requests so far.
+    /// The counts so far.
     #[must_use]
     pub fn counts(&self) -> LineCounts {
         LineCounts { written: self.file.written(), skipped: self.skipped.get(), dropped: self.file.dropped() }

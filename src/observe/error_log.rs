@@ -1,10 +1,9 @@
-//! What the edge says of itself: a line for what somebody has to see to, with its cause and its place, and never a
-//! flood of them.
+//! The error log: lines that an operator should see, with cause and place, and with a rate limit.
 //!
-//! Lines come through the facade `log`, Pingora's among them. Until the settings are read they go to standard error,
-//! and then to where `error_log` says: standard error is written at once, a file by a thread of its own, so that no
-//! request waits for a disk. Of one place in the source at most ten lines a second are written ([`flood`]); how many
-//! more there were is told.
+//! Lines come through the facade `log`, including those of Pingora. Until the settings are read they go to standard
+//! error, then to `error_log`: standard error is written at once, a file by its own thread, so that no request waits
+//! for a disk. Each place in the source may write ten lines per second ([`flood`]); further lines are counted and
+//! reported.
 
 mod flood;
 pub mod throttle;
@@ -25,33 +24,33 @@ use flood::{Flood, Passage};
 /// The setting that names it, for messages.
 pub const SETTING: &str = "error_log";
 
-/// In the place of the settings' level, and for single modules.
+/// Overrides the level of the settings, also for single modules.
 const VARIABLE: &str = "RUST_LOG";
 
-/// Into which the lines go, once the settings say so.
+/// The file, once the settings name one.
 static FILE: OnceLock<LogFile> = OnceLock::new();
-/// What has the settings' level, once they are read.
+/// The level of the settings, once they are read.
 static SETTLED: OnceLock<Logger> = OnceLock::new();
 static FLOOD: Flood = Flood::new();
-/// Tells of lines that were held back when no other follows.
+/// Reports suppressed lines when no other line follows.
 static TELLER: OnceLock<Thread> = OnceLock::new();
 static HAS_HELD: AtomicBool = AtomicBool::new(false);
 
-/// Writes lines to standard error from now on. For the beginning of a process.
+/// Logs to standard error from now on; for the start of a process.
 pub fn begin() {
     let logger = logger(LevelFilter::Info);
     log::set_max_level(logger.filter());
-    // Whoever has set another logger before wants that one.
+    // A logger that was set before stays.
     let _ = log::set_boxed_logger(Box::new(ErrorLog(logger)));
 }
 
-/// Writes lines where the settings say, from now on.
+/// Logs to the configured place from now on.
 ///
 /// # Errors
 /// If that file cannot be opened, or there are no threads.
 pub fn settle(settings: &config::ErrorLog) -> io::Result<()> {
     if settings.place != LogDestination::Stderr {
-        // Who settles twice goes on as it began.
+        // A second call has no effect.
         let _ = FILE.set(LogFile::open(&settings.place, SETTING, Complaints::ToStandardError)?);
     }
     let logger = SETTLED.get_or_init(|| logger(settings.level));
@@ -63,14 +62,14 @@ pub fn settle(settings: &config::ErrorLog) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens the file again, which was moved away.
+/// Reopens the file after rotation.
 pub fn reopen() {
     if let Some(file) = FILE.get() {
         file.reopen();
     }
 }
 
-/// Waits until all lines so far are written, at most `patience`, for a process that ends.
+/// Waits until all lines so far are written, at most `patience`; for the end of a process.
 pub fn flush(patience: Duration) {
     tell(u64::MAX);
     if let Some(file) = FILE.get() {
@@ -78,14 +77,14 @@ pub fn flush(patience: Duration) {
     }
 }
 
-/// Lines that were not written: too many of one kind within a second, and those that the disk did not take.
+/// Counts of lines that were not written: suppressed by the rate limit, and dropped because of the disk.
 #[must_use]
 pub fn lost() -> (u64, u64) {
     (FLOOD.held(), FILE.get().map_or(0, LogFile::dropped))
 }
 
-/// Failed requests are logged by the proxy, once and not in floods; pingora_proxy's own lines say no more of them, and
-/// any client could make as many as it likes.
+/// The proxy logs failed requests once and with a limit; pingora_proxy's own lines add nothing, and clients could cause
+/// any number of them.
 fn logger(level: LevelFilter) -> Logger {
     let usual = format!("{level},pingora_core={},pingora_proxy=off", level.min(LevelFilter::Warn));
     let filters = std::env::var(VARIABLE).unwrap_or(usual);
@@ -109,7 +108,7 @@ impl Log for ErrorLog {
 
     fn log(&self, record: &Record<'_>) {
         let logger = self.present();
-        // Who asks for more than this wants all of it.
+        // A more detailed level shows everything.
         if record.level() > log::Level::Info {
             return logger.log(record);
         }
@@ -135,7 +134,7 @@ impl Log for ErrorLog {
     fn flush(&self) {}
 }
 
-/// Sleeps until something is held back, and tells of it a second later, if no line of its place has done so by then.
+/// Sleeps until a line is suppressed, and reports it a second later unless a line of its place has done so.
 fn tell_what_was_held() {
     loop {
         thread::park();
@@ -148,7 +147,7 @@ fn tell_what_was_held() {
     }
 }
 
-/// Tells what was held back before this second; whether there is more.
+/// Reports lines suppressed before this second; returns whether there are more.
 fn tell(before_s: u64) -> bool {
     let mut is_more = false;
     for told in FLOOD.told(before_s, &mut is_more) {
@@ -166,7 +165,7 @@ fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Where lines go now. Each comes whole.
+/// The present destination. Each line is written whole.
 struct Out;
 
 impl Write for Out {

@@ -1,9 +1,8 @@
-//! A file that lines are added to without anybody waiting for the disk.
+//! A log file that threads append to without waiting for the disk.
 //!
-//! Every thread writes into a buffer of its own, which costs a lock that nobody else wants. A buffer that is full is
-//! handed to one thread that writes all of them; so is whatever there is, a moment after its first line woke that
-//! thread. If the disk does not keep up, what waits is bounded, and lines that do not fit are dropped and counted: no
-//! request ever waits.
+//! Every thread writes into its own buffer, under a lock that is not contended. A full buffer is handed to one writer
+//! thread; partial buffers follow a moment after their first line. Pending data is bounded: if the disk does not keep
+//! up, lines are dropped and counted, and no request ever waits.
 
 mod writer;
 
@@ -24,64 +23,64 @@ use self::writer::Writer;
 use crate::config::LogDestination;
 use crate::observe::telemetry::{Counter, STRIPES, stripe};
 
-/// A buffer with so many bytes is full. A line goes onto it whole, however long it is.
+/// The size of a full buffer, in bytes. A line is added whole, whatever its length.
 const BUFFER_SIZE: usize = 32 * 1024;
 
 /// The most bytes of full buffers that wait for the disk: a second of two million short lines.
 const WAITING_MAX: usize = 8 * 1024 * 1024;
 
-/// Empty buffers that are kept to be used again.
+/// Empty buffers kept for reuse.
 const SPARE_MAX: usize = 32;
 
-/// Who may read a log that is made: it says who asked for what.
+/// The mode of a new log file: it contains what clients requested.
 const MODE: u32 = 0o640;
 
 /// Where the writer of a log reports that it cannot write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Complaints {
-    /// For every log but the error log.
+    /// For all logs but the error log.
     ToErrorLog,
-    /// For the error log, which cannot take what it cannot write.
+    /// For the error log, which cannot report its own failure to itself.
     ToStandardError,
 }
 
-/// A log that is open.
+/// An open log.
 #[derive(Debug)]
 pub struct LogFile(Arc<Shared>);
 
-/// What those who write lines share with the thread that writes the file.
+/// Shared by the threads that log and the writer.
 #[derive(Debug)]
 struct Shared {
     place: LogDestination,
-    /// The setting that names it, for messages about it.
+    /// The setting that names the log, for messages.
     setting: &'static str,
     complaints: Complaints,
     buffers: [Buffer; STRIPES],
-    /// A line lies on a buffer that is not full, and the writer was told. Set with that buffer locked, and cleared
-    /// before the writer locks all of them, so that no line is overlooked.
+    /// A partial buffer has a line, and the writer was notified. Set under the lock of the buffer, and cleared before
+    /// the writer locks all of them, so no line is missed.
     is_stirred: AtomicBool,
     queue: Mutex<Queue>,
-    /// How many bytes lie there; changed only with the queue locked, but read without.
+    /// Bytes in the queue; changed only under its lock, but read without.
     waiting: AtomicUsize,
     /// Wakes the writer.
     work: Condvar,
-    /// Wakes those who wait for it.
+    /// Wakes threads that wait for the writer.
     done: Condvar,
     dropped: Counter,
     written: Counter,
 }
 
-/// Lines of one thread; two cache lines of its own, so that threads do not meet.
+/// The lines of one thread, on two cache lines of its own to avoid false sharing.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Buffer(Mutex<Vec<u8>>);
 
-/// What lies ready for the writer.
+/// Full buffers for the writer.
 #[derive(Debug, Default)]
 struct Queue {
     full: VecDeque<Vec<u8>>,
     spare: Vec<Vec<u8>>,
-    /// How often somebody has asked for all that there was, and how often it was written.
+    /// How often a flush was requested, and how often it was done.
     asked: u64,
     answered: u64,
     must_reopen: bool,
@@ -89,11 +88,11 @@ struct Queue {
 }
 
 impl LogFile {
-    /// Opens it for appending and starts its writer. `setting` is the setting that names it, `complaints` where the
-    /// writer reports that it cannot write.
+    /// Opens the file for appending and starts its writer. `setting` names the log in messages; `complaints` is where
+    /// the writer reports failures.
     ///
     /// # Errors
-    /// If it cannot be opened (a pipe that nobody reads cannot, either), or there are no threads.
+    /// If the file cannot be opened (for a pipe: if it has no reader), or a thread cannot be created.
     pub fn open(place: &LogDestination, setting: &'static str, complaints: Complaints) -> io::Result<Self> {
         let file = open(place)?;
         let shared = Arc::new(Shared {
@@ -114,8 +113,7 @@ impl LogFile {
         Ok(Self(shared))
     }
 
-    /// Adds a line, which `format` puts behind whatever there is, with its end. It is in the file some
-    /// [`writer::GATHER`] later.
+    /// Adds a line: `format` appends it with its line end. It reaches the file within [`writer::GATHER`].
     pub fn write(&self, format: impl FnOnce(&mut Vec<u8>)) {
         let mut buffer = lock(&self.0.buffers[stripe()].0);
         if buffer.len() >= BUFFER_SIZE && !self.0.hand_over(&mut buffer) {
@@ -128,25 +126,25 @@ impl LogFile {
         }
     }
 
-    /// Adds a line that is to be in the file at once.
+    /// Adds a line that is written at once.
     pub fn write_now(&self, line: &[u8]) {
         let mut buffer = lock(&self.0.buffers[stripe()].0);
         buffer.extend_from_slice(line);
         if !self.0.hand_over(&mut buffer) {
-            // Other lines may lie there, and the writer knows of them.
+            // Other lines may wait there already, and the writer knows about them.
             let kept = buffer.len() - line.len();
             buffer.truncate(kept);
             self.0.dropped.add(1);
         }
     }
 
-    /// Has the file opened again under its name: what it was before was moved away. Lines so far go to where it is now.
+    /// Reopens the file after rotation. Earlier lines go to the old file.
     pub fn reopen(&self) {
         lock(&self.0.queue).must_reopen = true;
         self.0.work.notify_one();
     }
 
-    /// Waits until the lines so far are in the file, at most `patience`; whether they are.
+    /// Waits until the lines so far are in the file, at most `patience`; returns whether they are.
     pub fn flush(&self, patience: Duration) -> bool {
         let until = Instant::now() + patience;
         let mut queue = lock(&self.0.queue);
@@ -163,20 +161,20 @@ impl LogFile {
         true
     }
 
-    /// Lines that were not written, because too many waited already.
+    /// Lines dropped because the queue was full.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.0.dropped.get()
     }
 
-    /// Lines that are in the file.
+    /// Lines written.
     #[must_use]
     pub fn written(&self) -> u64 {
         self.0.written.get()
     }
 }
 
-/// The writer ends when it has written what there is.
+/// The writer ends when everything is written.
 impl Drop for LogFile {
     fn drop(&mut self) {
         lock(&self.0.queue).is_closed = true;
@@ -185,18 +183,18 @@ impl Drop for LogFile {
 }
 
 impl Shared {
-    /// Tells the writer of the first line that is not on a full buffer. Of those that follow it will hear by itself.
+    /// Notifies the writer of the first line in a partial buffer. It finds the following ones by itself.
     fn stir(&self) {
         if !self.is_stirred.load(Ordering::Relaxed) && !self.is_stirred.swap(true, Ordering::Relaxed) {
-            // A writer that is about to wait has the queue locked until it does.
+            // A writer that is about to wait holds the lock of the queue until it waits.
             drop(lock(&self.queue));
             self.work.notify_one();
         }
     }
 
-    /// Gives a buffer to the writer and leaves an empty one in its place; false if too much waits already.
+    /// Hands a buffer to the writer and leaves an empty one; false if the queue is full.
     fn hand_over(&self, buffer: &mut Vec<u8>) -> bool {
-        // First without the lock, which threads whose lines do not fit would fight for.
+        // Checked without the lock first, which threads with dropped lines would contend for.
         let has_room = || self.waiting.load(Ordering::Relaxed) + buffer.len() <= WAITING_MAX;
         if !has_room() {
             return false;
@@ -223,13 +221,13 @@ fn open(place: &LogDestination) -> io::Result<File> {
     }
 }
 
-/// A pipe that nobody reads is not waited for.
+/// A pipe without a reader is not waited for.
 fn open_file(path: &Path) -> io::Result<File> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
     OpenOptions::new().create(true).append(true).mode(MODE).custom_flags(flags).open(path)
 }
 
-/// Nothing is half-done in these when a thread panics: what is added is added whole.
+/// A panic leaves these consistent: data is added whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! What is counted, on memory that no two threads share, and how Prometheus reads it.
+//! Counters and histograms without memory that threads share.
 
 mod histogram;
 mod traffic;
@@ -11,7 +11,7 @@ pub use traffic::Codes;
 /// Threads beyond this number share stripes.
 pub(crate) const STRIPES: usize = 16;
 
-/// One stripe; a cache line of its own (two, since processors fetch lines in pairs), so that threads do not meet.
+/// One stripe, on two cache lines of its own (processors fetch lines in pairs), to avoid false sharing.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Stripe(AtomicU64);
@@ -28,9 +28,9 @@ thread_local! {
     static STRIPE: usize = NEXT_STRIPE.fetch_add(1, Ordering::Relaxed) % STRIPES;
 }
 
-/// The present thread's.
+/// The stripe of the present thread.
 pub(crate) fn stripe() -> usize {
-    // A thread that is ending has none of its own any more.
+    // A thread that is ending has no stripe of its own.
     STRIPE.try_with(|stripe| *stripe).unwrap_or(0)
 }
 
@@ -40,7 +40,7 @@ impl Counter {
         self.stripes[stripe()].0.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// The sum; adds that go on meanwhile may or may not be in it.
+    /// The sum; concurrent additions may or may not be included.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.stripes.iter().map(|stripe| stripe.0.load(Ordering::Relaxed)).sum()

@@ -1,10 +1,9 @@
-//! Traces, for whoever asks for them: what happened to a request and how long each part took, sent to an OpenTelemetry
-//! collector.
+//! Traces of requests: what happened and how long each part took, sent to an OpenTelemetry collector.
 //!
-//! A trace begins here, or with a proxy of ours that says so in `traceparent` (W3C Trace Context); strangers' headers
-//! mean nothing, or they could have every request of theirs traced. Traced are requests that go to backends, with every
-//! backend that was tried, and purchases that need the ledger, with the batch that brought them there. Refusals from
-//! memory are not: there is nothing in them to look at, and there are a million of them.
+//! A trace begins here, or at a trusted proxy that sends `traceparent` (W3C Trace Context). The header of other clients
+//! is ignored; otherwise they could have all of their requests traced. Traced are proxied requests, with every backend
+//! that was tried, and purchases that reach the ledger, with their batch. Refusals from memory are not traced: they
+//! have no parts and there are millions of them.
 
 mod collector;
 mod purchase;
@@ -29,16 +28,16 @@ pub use request::{Known, Request};
 
 /// The header that names the trace and the span that a request belongs to (W3C Trace Context, 3.2).
 pub const TRACEPARENT: &str = "traceparent";
-/// What vendors add to it (3.3). It belongs to `traceparent` and goes where that goes.
+/// Vendor data (3.3). It belongs to `traceparent` and is passed on with it.
 pub const TRACESTATE: &str = "tracestate";
 
-/// Spans that wait to be sent; those beyond are dropped. A span has about a kilobyte.
+/// Spans that may wait to be sent; further ones are dropped. A span has about a kilobyte.
 const QUEUE: usize = 4096;
 
 /// How long a span waits for others before it is sent.
 const DELAY: Duration = Duration::from_secs(2);
 
-/// The traces of this process; none if nobody asked for them.
+/// The tracer of this process; none if tracing is not configured.
 static TRACING: OnceLock<Tracing> = OnceLock::new();
 
 struct Tracing {
@@ -46,10 +45,10 @@ struct Tracing {
     tracer: SdkTracer,
 }
 
-/// Begins to trace, for as long as the process lives.
+/// Starts tracing, for the life of the process.
 ///
 /// # Errors
-/// If there is no way to send anything.
+/// If the exporter cannot be created.
 pub fn begin(settings: &config::Tracing) -> Result<(), String> {
     let exporter = Exporter::new(&settings.endpoint).map_err(|error| error.to_string())?;
     let batches = BatchConfigBuilder::default().with_max_queue_size(QUEUE).with_scheduled_delay(DELAY).build();
@@ -63,12 +62,12 @@ pub fn begin(settings: &config::Tracing) -> Result<(), String> {
         .with_resource(resource.build())
         .build();
     let tracer = provider.tracer("spikegate");
-    // Who begins twice goes on as it began.
+    // A second call has no effect.
     let _ = TRACING.set(Tracing { provider, tracer });
     Ok(())
 }
 
-/// Sends what is there, within this time.
+/// Sends pending spans, within this time.
 pub fn end(most: Duration) {
     if let Some(tracing) = TRACING.get()
         && let Err(error) = tracing.provider.shutdown_with_timeout(most)
@@ -83,7 +82,7 @@ pub fn is_on() -> bool {
     TRACING.get().is_some()
 }
 
-/// What a request says that it belongs to. Only a proxy of ours is to be asked.
+/// The parent that a request names. Call only for trusted proxies.
 #[must_use]
 pub fn parent(head: &dyn Head) -> Option<SpanContext> {
     if !is_on() {
@@ -94,7 +93,7 @@ pub fn parent(head: &dyn Head) -> Option<SpanContext> {
     Some(context.span().span_context().clone()).filter(SpanContext::is_valid)
 }
 
-/// The two headers as the propagator asks for them.
+/// The two headers, in the form that the propagator reads.
 struct Said<'a> {
     parent: &'a str,
     state: Option<&'a str>,
@@ -114,7 +113,7 @@ impl Extractor for Said<'_> {
     }
 }
 
-/// The one value of a header; of several nobody knows which is meant.
+/// The single value of a header; several are ambiguous.
 fn only<'a>(head: &'a dyn Head, name: &str) -> Option<&'a str> {
     let (mut value, mut count) = (None, 0);
     head.headers(name, &mut |found| {
@@ -124,14 +123,14 @@ fn only<'a>(head: &'a dyn Head, name: &str) -> Option<&'a str> {
     value.filter(|_| count == 1)
 }
 
-/// A span of what begins now, within `parent` if there is one.
+/// A span that begins now, within `parent` if there is one.
 fn span(name: &'static str, kind: SpanKind, parent: Option<&SpanContext>) -> Option<Span> {
     let Tracing { tracer, .. } = TRACING.get()?;
     let context = parent.map_or_else(Context::new, |parent| Context::new().with_remote_span_context(parent.clone()));
     Some(tracer.build_with_context(tracer.span_builder(name).with_kind(kind), &context))
 }
 
-/// A span is over.
+/// Ends a span.
 fn ended(span: &mut Span) {
     use opentelemetry::trace::Span as _;
     if span.is_recording() {

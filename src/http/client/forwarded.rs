@@ -1,19 +1,18 @@
-//! The headers in which proxies say for whom they ask: `X-Forwarded-For`, `Forwarded` (RFC 7239) and `X-Real-IP`.
+//! The headers in which proxies name their client: `X-Forwarded-For`, `Forwarded` (RFC 7239) and `X-Real-IP`.
 //!
-//! A proxy adds to the end of what it was sent, so the end is what our own proxies wrote, and all in front of it may be
-//! anything. The headers are therefore read from their end, and never further than that: neither a quote that is left
-//! open nor a long list in front can hide what stands at the end.
+//! A proxy appends to what it received, so the end comes from our own proxies and everything before it may be forged.
+//! The headers are therefore read from the end: neither an open quote nor a long list before it can hide the end.
 
 use std::net::IpAddr;
 
 use crate::http::head::Head;
 
-/// More entries than any chain of proxies has. What stands in front of them is not read.
+/// More entries than any chain of proxies has. Entries before them are not read.
 const HOPS_MAX: usize = 64;
-/// The last lines of the header that are read, if it was sent in several.
+/// How many lines of the header are read, the last ones, if it came in several.
 const LINES_MAX: usize = 16;
 
-/// The header that our proxies write.
+/// The header that our proxies set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AddressHeader {
     /// `X-Forwarded-For`: addresses, the newest last.
@@ -44,8 +43,8 @@ impl AddressHeader {
     }
 }
 
-/// For whom `peer` asks: the newest address that is no proxy of ours. An entry that is no address (`unknown`,
-/// `_hidden`, garbage) ends the search, at the proxy that wrote it; so does the end of the header.
+/// The client of `peer`: the newest address that is not a trusted proxy. An entry that is not an address (`unknown`,
+/// `_hidden`, garbage) ends the search at the proxy that wrote it; so does the end of the header.
 pub fn client(header: AddressHeader, peer: IpAddr, head: &dyn Head, is_ours: impl Fn(IpAddr) -> bool) -> IpAddr {
     let (mut lines, mut count) = ([&b""[..]; LINES_MAX], 0);
     head.headers(header.name(), &mut |line| {
@@ -65,7 +64,7 @@ pub fn client(header: AddressHeader, peer: IpAddr, head: &dyn Head, is_ours: imp
     client
 }
 
-/// The parts of a text, the last one first; what is in quotes is not divided.
+/// The parts of a text, last one first; quoted text is not divided.
 struct FromEnd<'a> {
     rest: Option<&'a [u8]>,
     between: u8,
@@ -92,7 +91,7 @@ impl<'a> Iterator for FromEnd<'a> {
     }
 }
 
-/// Whether an odd number of backslashes stands before it.
+/// Whether an odd number of backslashes precedes it.
 fn is_escaped(text: &[u8], at: usize) -> bool {
     text[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
@@ -103,7 +102,7 @@ fn forwarded_for(element: &[u8]) -> Option<Vec<u8>> {
     for pair in (FromEnd { rest: Some(element), between: b';' }) {
         let Some(equals) = pair.iter().position(|byte| *byte == b'=') else { continue };
         let (name, value) = (pair[..equals].trim_ascii(), pair[equals + 1..].trim_ascii());
-        // Each parameter stands there once at most (RFC 7239, 4).
+        // Each parameter occurs at most once (RFC 7239, 4).
         if name.eq_ignore_ascii_case(b"for") && found.replace(unquoted(value)?).is_some() {
             return None;
         }
@@ -111,7 +110,7 @@ fn forwarded_for(element: &[u8]) -> Option<Vec<u8>> {
     found
 }
 
-/// A token as it is, or what a quoted string holds (RFC 9110, 5.6.4).
+/// A token as it is, or the content of a quoted string (RFC 9110, 5.6.4).
 fn unquoted(value: &[u8]) -> Option<Vec<u8>> {
     let Some(rest) = value.strip_prefix(b"\"") else { return Some(value.to_vec()) };
     let inner = rest.strip_suffix(b"\"")?;

@@ -4,26 +4,26 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// All addresses that begin alike.
+/// A range of addresses with a common prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     /// Its first address; never an IPv4 address in IPv6 form.
     first: IpAddr,
-    /// How many bits its addresses share: 0 to 32, or to 128.
+    /// Prefix length: 0 to 32, or to 128.
     prefix: u8,
 }
 
-/// Why a text is no network.
+/// Why a text is not a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NetworkError {
-    /// It is no address, or its prefix is no length.
+    /// Not an address, or an invalid prefix length.
     Malformed,
-    /// Its address says more than its prefix counts; this network was meant, most likely.
+    /// Host bits are set; this network was probably meant.
     Meant(Network),
 }
 
 impl Network {
-    /// All addresses of IPv4, and all of IPv6.
+    /// All IPv4 addresses and all IPv6 addresses.
     pub const ALL: [Self; 2] = [
         Self { first: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), prefix: 0 },
         Self { first: IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), prefix: 0 },
@@ -89,7 +89,7 @@ impl fmt::Display for Network {
     }
 }
 
-/// A list of networks. Looked through from end to end, which is made for tens of them.
+/// A list of networks, searched linearly: made for tens of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Networks(Vec<Network>);
 

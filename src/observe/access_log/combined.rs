@@ -1,4 +1,4 @@
-//! Nginx's and Apache's `combined`: what every tool for logs understands.
+//! The `combined` format of nginx and Apache, which every log tool reads.
 
 use std::io::Write;
 use std::time::SystemTime;

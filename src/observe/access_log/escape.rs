@@ -1,8 +1,8 @@
-//! Bytes that a client chose, so that they can end neither their field nor their line, nor mean anything to a terminal.
+//! Escapes bytes from clients, so that they cannot end a field or a line or control a terminal.
 
 const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
 
-/// As Nginx's `escape=default`: whatever is no visible ASCII character or blank, and `"` and `\`, becomes `\xXX`.
+/// As nginx's `escape=default`: `"`, `\` and everything but visible ASCII and space become `\xXX`.
 pub fn nginx(out: &mut Vec<u8>, bytes: &[u8]) {
     let is_plain = |byte: u8| (0x20..=0x7E).contains(&byte) && byte != b'"' && byte != b'\\';
     let mut rest = bytes;
@@ -15,8 +15,8 @@ pub fn nginx(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(rest);
 }
 
-/// The inside of a JSON string (RFC 8259, 7). What is no UTF-8 becomes U+FFFD; besides what has to be escaped, so are
-/// the control characters of C1, DEL, and the ends of lines that JavaScript knows.
+/// The content of a JSON string (RFC 8259, 7). Invalid UTF-8 becomes U+FFFD. C1 controls, DEL and JavaScript's line
+/// separators are escaped as well.
 pub fn json(out: &mut Vec<u8>, bytes: &[u8]) {
     if bytes.iter().all(|byte| (0x20..0x7F).contains(byte) && *byte != b'"' && *byte != b'\\') {
         out.extend_from_slice(bytes);

@@ -1,4 +1,4 @@
-//! One object of JSON on a line, with the members that were asked for.
+//! One JSON object per line, with the configured members.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -8,7 +8,7 @@ use super::record::{CLIENT_LEFT, Record, header};
 use super::{escape, stamp};
 use crate::config::Field;
 
-/// Writes what the request has of `fields`, in their order.
+/// Writes those of `fields` that the request has, in order.
 pub fn write(out: &mut Vec<u8>, fields: &[Field], record: &Record<'_>, now: SystemTime) {
     let mut object = Object { out, is_empty: true };
     fields.iter().for_each(|field| object.member(*field, record, now));

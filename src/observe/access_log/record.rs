@@ -1,4 +1,4 @@
-//! A request that was answered, as far as it can be written down.
+//! An answered request as the log sees it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -7,26 +7,26 @@ use crate::http::head::Head;
 use crate::http::request_id::RequestId;
 use crate::ledger::OrderId;
 
-/// The status of a request whose client left before it was answered, as Nginx writes it down.
+/// The status of a request whose client closed the connection before the answer, as in nginx.
 pub const CLIENT_LEFT: u16 = 499;
 
 /// A request and its answer.
 pub struct Record<'a> {
-    /// Who asked.
+    /// The client's address.
     pub client: IpAddr,
-    /// The other end of the connection.
+    /// The peer of the connection.
     pub peer: SocketAddr,
-    /// What was asked for.
+    /// The request line.
     pub target: Target<'a>,
     /// Its headers.
     pub head: &'a dyn Head,
     /// The version of TLS, if there was any.
     pub tls: Option<&'a str>,
-    /// None if the client left before there was one.
+    /// None if the client closed the connection before the answer.
     pub status: Option<u16>,
-    /// Of the answer's body.
+    /// Length of the answer's body.
     pub bytes: u64,
-    /// None if it was not taken.
+    /// None if no time was taken.
     pub duration: Option<Duration>,
     /// Its id.
     pub id: Option<&'a RequestId>,
@@ -34,33 +34,33 @@ pub struct Record<'a> {
     pub route: Option<&'a str>,
     /// The group of backends.
     pub upstream: Option<&'a str>,
-    /// The last backend that it was tried at.
+    /// The last backend that was tried.
     pub backend: Option<SocketAddr>,
-    /// How long that one took.
+    /// Time at that backend.
     pub backend_duration: Option<Duration>,
-    /// How many backends it was tried at.
+    /// Number of backends that were tried.
     pub tries: u32,
     /// The sale's id.
     pub sale: Option<&'a str>,
     /// How a purchase ended.
     pub outcome: Option<&'static str>,
-    /// The order that there is, or may be.
+    /// The order that exists or may exist.
     pub order: Option<OrderId>,
 }
 
 /// The first line of a request.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Target<'a> {
-    /// Empty if the line is no request's.
+    /// Empty for a line that is not a request.
     pub method: &'a [u8],
-    /// Path and query, as sent; of a line that is no request's, all of it.
+    /// Path and query as sent; for a line that is not a request, all of it.
     pub target: &'a [u8],
-    /// `HTTP/1.1` and the like.
+    /// `HTTP/1.1` or similar.
     pub protocol: &'static str,
 }
 
 impl<'a> Target<'a> {
-    /// A line that nobody could make a request of.
+    /// A line that is not a request.
     #[must_use]
     pub fn raw(line: &'a [u8]) -> Self {
         Self { target: line, ..Self::default() }

@@ -1,4 +1,4 @@
-//! The time of a line. Its seconds are written once a second by each thread.
+//! The time of a line. Each thread formats the seconds once per second.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -40,14 +40,14 @@ pub fn json(out: &mut Vec<u8>, now: SystemTime) {
     let _ = write!(out, ".{:03}Z", since.subsec_millis());
 }
 
-/// Nginx's `$time_local`, in UTC: an edge's own time zone is nobody's.
+/// nginx's `$time_local`, always in UTC.
 pub fn combined(out: &mut Vec<u8>, now: SystemTime) {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     with(since.as_secs(), |stamp| out.extend_from_slice(stamp.combined.as_bytes()));
 }
 
 fn with(second: u64, write: impl FnOnce(&Stamp)) {
-    // A thread that is ending has no stamp any more, and nothing to write down.
+    // A thread that is ending has no stamp and logs nothing.
     let _ = STAMP.try_with(|stamp| {
         let mut stamp = stamp.borrow_mut();
         stamp.turn_to(second);

@@ -1,4 +1,4 @@
-//! Lines of one site in the source: ten in a second, and then a count.
+//! Limits the lines of one site in the source to ten per second, then counts.
 
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,19 +6,19 @@ use std::sync::{Mutex, PoisonError};
 
 use log::{Level, Record};
 
-/// Lines of one site in one second.
+/// Lines per second of one site.
 const LINES: u64 = 10;
 
-/// Places that are told apart. The lines of one that finds no room are all written.
+/// Sites that are tracked. A site that finds no slot is not limited.
 const SITES: usize = 256;
 
-/// How far from where it should be a site is looked for.
+/// How far from its first slot a site is searched.
 const STEPS: usize = 8;
 
-/// What is kept of a line that is held back.
+/// The longest text kept of a suppressed line.
 const WORDS_MAX: usize = 200;
 
-/// Who wrote how much of late.
+/// Recent lines per site.
 pub struct Flood {
     sites: [CallSite; SITES],
     held: AtomicU64,
@@ -26,12 +26,12 @@ pub struct Flood {
 
 /// A site in the source.
 struct CallSite {
-    /// Its hash; 0 is nobody's.
+    /// Its hash; 0 marks a free slot.
     key: AtomicU64,
-    /// The second of its last line, since 1970, and how many there were in it.
+    /// The second of its last line, as a Unix time, and the number of lines in it.
     second: AtomicU64,
     lines: AtomicU64,
-    /// Lines held back and not told of.
+    /// Suppressed lines that are not reported yet.
     held: AtomicU64,
     /// The first of them.
     first: Mutex<Option<First>>,
@@ -44,26 +44,26 @@ struct First {
     words: String,
 }
 
-/// What becomes of a line.
+/// What happens to a line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Passage {
-    /// It is written. So many others of its site were not, since the last one.
+    /// It is written. Reports how many of its site were suppressed since the last one.
     Free {
         /// How many.
         held: u64,
     },
-    /// It is counted.
+    /// It is suppressed and counted.
     Held,
 }
 
-/// Lines of a site that were held back.
+/// Suppressed lines of a site.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Told {
     pub level: Level,
     pub target: String,
-    /// What the first of them said.
+    /// The text of the first one.
     pub words: String,
-    /// How many others there were.
+    /// The number of others.
     pub held: u64,
 }
 
@@ -72,7 +72,7 @@ impl Flood {
         Self { sites: [const { CallSite::new() }; SITES], held: AtomicU64::new(0) }
     }
 
-    /// Lines held back so far.
+    /// Suppressed lines so far.
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
     }
@@ -99,8 +99,8 @@ impl Flood {
         Passage::Held
     }
 
-    /// What was held back by sites that have been silent since before this second; from now on it counts as told.
-    /// `is_more` is set if others hold something back.
+    /// Suppressed lines of sites that have been silent since before this second; they count as reported from now on.
+    /// `is_more` is set if other sites have suppressed lines.
     pub fn told(&self, before_s: u64, is_more: &mut bool) -> Vec<Told> {
         let mut all = Vec::new();
         for site in self.sites.iter().filter(|site| site.held.load(Ordering::Relaxed) > 0) {
@@ -110,7 +110,7 @@ impl Flood {
             }
             let first = site.first.lock().unwrap_or_else(PoisonError::into_inner).take();
             let held = site.held.swap(0, Ordering::Relaxed);
-            // Whoever was just held back, and has not said what, is told of the next time.
+            // A line that is being suppressed right now is reported next time.
             if let (Some(First { level, target, words }), 1..) = (first, held) {
                 all.push(Told { level, target, words, held: held - 1 });
             }

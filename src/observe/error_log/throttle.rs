@@ -1,20 +1,20 @@
-//! At most one line a second of what happens again and again, with a count of the others.
+//! At most one line per second about a recurring event, with a count of the others.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Counts what happens again and again, and lets one line a second through. It takes no lock.
+/// Counts a recurring event and lets one line per second through. Takes no lock.
 #[derive(Debug, Default)]
 pub struct Throttle {
     count: AtomicU64,
-    /// When a line was last written, in seconds since 1970.
+    /// When the last line was written, as a Unix time in seconds.
     logged_at: AtomicU64,
     /// The count at that time.
     logged: AtomicU64,
 }
 
 impl Throttle {
-    /// One more. How many there were since the last line, this one included, if it is time for another line.
+    /// Counts one more. Returns the number since the last line, including this one, if another line is due.
     pub fn count(&self, wanted: bool) -> Option<u64> {
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         if !wanted {

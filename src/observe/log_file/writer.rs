@@ -10,33 +10,33 @@ use std::time::{Duration, Instant};
 use super::Complaints;
 use super::{BUFFER_SIZE, SPARE_MAX, Shared, lock};
 
-/// How long after the first line on a buffer that is not full all such buffers are fetched: so often at most.
+/// How long after its first line a partial buffer is collected.
 pub(super) const GATHER: Duration = Duration::from_millis(20);
 
-/// How long nothing is tried after a disk was found full, or a pipe.
+/// The pause after the disk was full or the pipe was blocked.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
 const AFTER_FULL_PIPE: Duration = Duration::from_millis(20);
 
-/// How often the same trouble is told.
+/// The shortest time between two messages about the same failure.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// The writer, and what it is writing.
 pub struct Writer {
     shared: Arc<Shared>,
     file: File,
-    /// The buffer that is being written, and how much of it was.
+    /// The buffer that is being written, and how much of it is done.
     buffer: Vec<u8>,
     at: usize,
-    /// When trouble was last told; none while all is well.
+    /// When the failure was last reported; none while there is none.
     told: Option<Instant>,
 }
 
-/// What is asked of the writer besides writing.
+/// Requests to the writer besides writing.
 struct Wishes {
     must_reopen: bool,
     asked: u64,
     is_closed: bool,
-    /// There is only the first line, and more will follow.
+    /// Only the first line is there; more will follow.
     may_gather: bool,
 }
 
@@ -45,7 +45,7 @@ impl Writer {
         Self { shared, file, buffer: Vec::new(), at: 0, told: None }
     }
 
-    /// Writes until the log is closed and all of it is written, or cannot be.
+    /// Writes until the log is closed and everything is written or cannot be.
     pub fn run(mut self) {
         let mut pause = Duration::ZERO;
         loop {
@@ -78,7 +78,7 @@ impl Writer {
         }
     }
 
-    /// Waits for something to do; while it cannot write, for `pause`, or until it is to open the file again or to end.
+    /// Waits for work; while it cannot write, for `pause`, or until a request to reopen or to end.
     fn wait(&self, pause: Duration) -> Wishes {
         let until = Instant::now() + pause;
         let has_trouble = !self.buffer.is_empty();
@@ -105,7 +105,7 @@ impl Writer {
         }
     }
 
-    /// Fetches what lies on unfinished buffers, as far as it may wait: behind the full ones of the same thread.
+    /// Collects partial buffers that are due, after the full ones of the same thread.
     fn gather(&self) {
         self.shared.is_stirred.store(false, Ordering::Relaxed);
         for buffer in &self.shared.buffers {
@@ -117,7 +117,7 @@ impl Writer {
         }
     }
 
-    /// Writes all full buffers. What could not be written stays.
+    /// Writes all full buffers; keeps what cannot be written.
     fn write_all(&mut self) -> io::Result<()> {
         loop {
             while self.at < self.buffer.len() {
@@ -147,7 +147,7 @@ impl Writer {
         match super::open(&self.shared.place) {
             Ok(file) => {
                 self.file = file;
-                // A line that was torn is written anew: its first half is in the other file.
+                // A line that was cut is written again in full: its first half is in the other file.
                 self.at = memchr::memrchr(b'\n', &self.buffer[..self.at]).map_or(0, |end| end + 1);
             }
             Err(error) => self.say(&format!("cannot be opened again, and goes on where it was: {error}")),
@@ -155,7 +155,7 @@ impl Writer {
     }
 
     fn tell(&mut self, error: &io::Error) {
-        // A reader that is slow is no fault of the disk; what it misses is counted.
+        // A slow reader is not a failure of the disk; the lines that it misses are counted.
         if error.kind() == ErrorKind::WouldBlock || self.told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
             return;
         }
@@ -171,7 +171,7 @@ impl Writer {
         }
     }
 
-    /// The error log would have to write of itself what it cannot write.
+    /// The error log cannot report its own failure to itself.
     fn say(&self, what: &str) {
         let Shared { place, setting, .. } = &*self.shared;
         let text = format!("{setting} {place}: {what}");
@@ -182,7 +182,7 @@ impl Writer {
     }
 }
 
-/// One that grew with a long line is not worth keeping.
+/// A buffer that grew with a long line is not reused.
 fn keep(spare: &mut Vec<Vec<u8>>, mut buffer: Vec<u8>) {
     if spare.len() < SPARE_MAX && (1..=2 * BUFFER_SIZE).contains(&buffer.capacity()) {
         buffer.clear();

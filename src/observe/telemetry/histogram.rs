@@ -1,12 +1,12 @@
-//! Histograms as Prometheus reads them: how often a value was at most so much.
+//! Histograms in Prometheus' form: cumulative counts per bound.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{STRIPES, stripe};
 
-/// Bounds of waits, in microseconds. From what an answer from memory takes to what no client waits for, in the steps of
-/// Prometheus' own default buckets (0.005 to 10 seconds), with as many again below them.
+/// Bounds of waits, in microseconds: from the time of an answer from memory to the longest wait of a client, in the
+/// steps of Prometheus' default buckets (0.005 to 10 seconds), with as many below them.
 const WAITS_US: [u64; BOUNDS] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
     5_000_000, 10_000_000,
@@ -21,26 +21,26 @@ const BOUNDS: usize = 16;
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Stripe {
-    /// How many values were at most as large as the bound and larger than the one before; the last has no bound.
+    /// The number of values up to each bound and above the previous one; the last has no bound.
     counts: [AtomicU64; BOUNDS + 1],
     sum: AtomicU64,
 }
 
-/// Values in buckets. To add one is two additions to memory that no other thread writes to.
+/// A histogram. Adding a value is two additions to memory that only this thread writes to.
 #[derive(Debug)]
 struct Histogram {
     bounds: &'static [u64; BOUNDS],
     stripes: Box<[Stripe; STRIPES]>,
 }
 
-/// How many values each bucket has, and their sum.
+/// The counts of the buckets, and the sum of all values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Buckets {
-    /// The largest value of each bucket; the last bucket has none.
+    /// The upper bounds; the last bucket has none.
     pub bounds: &'static [u64],
-    /// How many values are in each bucket and in no smaller one.
+    /// The number of values in each bucket alone.
     pub counts: [u64; BOUNDS + 1],
-    /// All values together.
+    /// The sum of all values.
     pub sum: u64,
 }
 
@@ -55,7 +55,7 @@ impl Histogram {
         sum.fetch_add(value, Ordering::Relaxed);
     }
 
-    /// What goes on meanwhile may or may not be in it.
+    /// Concurrent additions may or may not be included.
     fn buckets(&self) -> Buckets {
         let mut buckets = Buckets { bounds: self.bounds, counts: [0; BOUNDS + 1], sum: 0 };
         for stripe in &*self.stripes {
@@ -68,7 +68,7 @@ impl Histogram {
     }
 }
 
-/// How long something took, to the microsecond.
+/// Durations, in microseconds.
 #[derive(Debug)]
 pub struct Waits(Histogram);
 
@@ -91,7 +91,7 @@ impl Waits {
     }
 }
 
-/// How many there were of something at a time.
+/// Sizes.
 #[derive(Debug)]
 pub struct Sizes(Histogram);
 

@@ -1,11 +1,11 @@
-//! Every request that the edge has answered, whichever way it came in.
+//! All answered requests, whichever way they took.
 
 use super::Counter;
 
-/// The label values of `spikegate_requests_total`. Of a request without an answer the client went first.
+/// The label values of `spikegate_requests_total`; `none` if the client closed the connection before the answer.
 pub const CODES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// Requests by the class of their answer's status.
+/// Requests by status class.
 #[derive(Debug, Default)]
 pub struct Codes([Counter; CODES.len()]);
 
@@ -13,7 +13,7 @@ impl Codes {
     /// Counts a request with this answer, or none.
     pub fn count(&self, status: Option<u16>) {
         let class = status.map_or(0, |status| usize::from(status / 100));
-        // Backends may say what they like; what is no status counts as none.
+        // Backends may send any number; an invalid status counts as none.
         self.0.get(class).unwrap_or(&self.0[0]).add(1);
     }
 

@@ -1,4 +1,4 @@
-//! The way to the collector: OTLP over HTTP, protobuf in POSTs, from a thread of its own.
+//! The exporter: OTLP over HTTP, protobuf in POSTs, on its own thread.
 
 use std::time::Duration;
 
@@ -16,23 +16,23 @@ use crate::observe::telemetry::Counter;
 /// How long one POST may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most of a collector's answer that is read; it says nothing that matters.
+/// The most of a collector's answer that is read; its content does not matter.
 const ANSWER_MAX: u64 = 64 * 1024;
 
-/// What became of spans.
+/// Counts of spans.
 #[derive(Debug, Default)]
 pub struct Count {
-    /// The collector has them.
+    /// Accepted by the collector.
     pub sent: Counter,
-    /// It did not take them, or was not there: they are gone.
+    /// Lost: the collector refused them or did not answer.
     pub failed: Counter,
-    /// All that ended and were to be sent. What is neither sent nor failed waits, or did not fit the queue.
+    /// All ended spans to be sent. The rest is waiting or did not fit into the queue.
     pub ended: Counter,
 }
 
 static COUNT: std::sync::LazyLock<Count> = std::sync::LazyLock::new(Count::default);
 
-/// What became of spans since the process began.
+/// The counts since the start of the process.
 pub fn counts() -> &'static Count {
     &COUNT
 }
@@ -58,7 +58,7 @@ impl SpanExporter for Exporter {
             Ok(()) => counts().sent.add(spans),
             Err(error) => {
                 counts().failed.add(spans);
-                // One batch in two seconds at most, so this is no flood.
+                // At most one batch in two seconds, so this cannot flood the log.
                 log::warn!("tracing.endpoint: cannot send {spans} spans: {error}");
             }
         }
@@ -74,7 +74,7 @@ impl SpanExporter for Exporter {
     }
 }
 
-/// The HTTP client that the command line has, too. It blocks, which is what the thread of the spans is for.
+/// The HTTP client that the command line uses as well. It blocks, but it has a thread of its own.
 #[derive(Debug)]
 struct Client(ureq::Agent);
 

@@ -1,4 +1,4 @@
-//! A purchase that needs the ledger, and the batch that brings it there.
+//! Spans of purchases that reach the ledger, and of their batch.
 
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Span as _, SpanContext, SpanKind, Status};
@@ -12,7 +12,7 @@ use crate::ledger::BATCH_MAX;
 pub struct Purchase(Box<Span>);
 
 impl Purchase {
-    /// It is put into the queue of the sale `sale` now. None if nothing is traced, or not this one.
+    /// Begins when it is queued at the sale `sale`. None if nothing is traced, or not this one.
     #[must_use]
     pub fn begin(sale: &str, parent: Option<&SpanContext>) -> Option<Self> {
         let mut span = span("purchase", SpanKind::Server, parent).filter(Span::is_recording)?;
@@ -20,13 +20,13 @@ impl Purchase {
         Some(Self(Box::new(span)))
     }
 
-    /// What belongs to it names it by this.
+    /// The parent for its parts.
     #[must_use]
     pub fn context(&self) -> Box<SpanContext> {
         Box::new(self.0.span_context().clone())
     }
 
-    /// It has ended so; `is_fault` if neither the buyer nor the stock was the reason.
+    /// Ends it with this outcome; `is_fault` if neither the buyer nor the stock was the reason.
     pub fn end(mut self, outcome: &'static str, is_fault: bool) {
         self.0.set_attribute(KeyValue::new("spikegate.outcome", outcome));
         if is_fault {
@@ -41,8 +41,8 @@ impl Purchase {
 pub struct Batch(Span);
 
 impl Batch {
-    /// It is brought there now, with these purchases among its `size` ones. It belongs to the first, and names the
-    /// others. None if none of them is traced.
+    /// Begins when it is sent, with these traced purchases among its `size` ones. It is a child of the first and links
+    /// to the others. None if none is traced.
     #[must_use]
     pub fn begin<'a>(sale: &str, size: usize, mut of: impl Iterator<Item = &'a SpanContext>) -> Option<Self> {
         let mut span = span("ledger reserve", SpanKind::Client, Some(of.next()?))?;
@@ -55,7 +55,7 @@ impl Batch {
         Some(Self(span))
     }
 
-    /// The ledger has decided it, or did not: then why.
+    /// Ends it when the ledger has decided, or with the reason why not.
     pub fn end(mut self, fault: Option<&'static str>) {
         if let Some(fault) = fault {
             self.0.set_status(Status::error(fault));

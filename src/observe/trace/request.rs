@@ -1,4 +1,4 @@
-//! A request that goes to a backend, and each backend that it is tried at.
+//! Spans of a proxied request and of each backend that it is tried at.
 
 use std::net::SocketAddr;
 

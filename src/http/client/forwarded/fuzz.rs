@@ -1,4 +1,4 @@
-//! What holds of every header in which proxies say for whom they ask, whatever its bytes.
+//! Invariants of every forwarding header, whatever its bytes.
 
 use std::net::Ipv4Addr;
 
