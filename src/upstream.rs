@@ -1,8 +1,8 @@
-//! Groups of backends: which one gets a request, and which ones are left alone.
+//! Groups of backends: selects a backend for each request, and leaves out those that fail.
 //!
-//! A pick reads what is so [`Now`], which never changes, and counts at the backend; there is no lock in its way. Only
-//! when a backend comes, goes or changes is a lock taken and a new [`Now`] made. What a backend has met is kept for as
-//! long as the group has its address, whatever else is replaced.
+//! A pick reads [`Now`], an immutable snapshot, and counts at the backend; it takes no lock. A lock is taken and a new
+//! [`Now`] is made only when a backend comes, goes or changes. The state of a backend is kept as long as the group has
+//! its address.
 
 mod backend;
 mod check;
@@ -33,45 +33,45 @@ pub use rendezvous::hash;
 use slow_start::SlowStart;
 use tier::{Asked, Member, Tier, Unpicked, Usable};
 
-/// A group of backends at work.
+/// A running group of backends.
 pub struct Upstream {
     now: ArcSwap<Now>,
-    /// Held while [`Now`] is replaced, so that one follows the other in order.
+    /// Held while [`Now`] is replaced, so that replacements are ordered.
     state: Mutex<State>,
-    /// Tells that backends or settings are others.
+    /// Notifies that backends or settings have changed.
     replaced: watch::Sender<()>,
-    /// Tells that a backend has come back whose weight is to grow.
+    /// Notifies that a backend with `slow_start` has come back.
     warming: Notify,
     epoch: Instant,
     metrics: GroupMetrics,
 }
 
-/// A group as it is at one time.
+/// A snapshot of a group.
 struct Now {
     settings: Arc<config::Upstream>,
-    /// In the order of the file.
+    /// In the order of the configuration.
     members: Arc<[Arc<Member>]>,
-    /// The backends that requests go to: backups last.
+    /// The backends in use; backups last.
     tiers: [Arc<Tier>; 2],
-    /// How many backends rest; the clock is read for a pick only if it is not 0.
+    /// Number of resting backends; a pick reads the clock only if it is not 0.
     resting: usize,
 }
 
-/// What only changes under a lock.
+/// State that changes only under a lock.
 struct State {
-    /// One for each member.
+    /// One per member.
     states: Vec<MemberState>,
     next_id: usize,
 }
 
-/// How a member stands.
+/// State of a member.
 struct MemberState {
     health: Health,
-    /// While its weight grows.
+    /// Present while its weight grows.
     slow_start: Option<SlowStart>,
 }
 
-/// What a group was told, as it is at one time.
+/// The settings of a group, as a snapshot.
 pub struct Settings(Guard<Arc<Now>>);
 
 impl Deref for Settings {
@@ -82,30 +82,30 @@ impl Deref for Settings {
     }
 }
 
-/// One backend, for operators.
+/// A backend, as operators see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
-    /// Where it is.
+    /// Its address.
     pub address: SocketAddr,
-    /// Whether it may get requests: it neither rests, nor is it out, nor is it set to `down`.
+    /// Whether it may get requests: not resting, not out, and not set to `down`.
     pub is_up: bool,
-    /// What it has had to do.
+    /// Its counters.
     pub counts: RequestCounters,
-    /// How long it took to begin its answers, in microseconds.
+    /// Times until its responses began, in microseconds.
     pub answers: Buckets,
 }
 
 /// Why a request gets no backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PickError {
-    /// None is up, or none is left where it was not tried.
+    /// No backend is up, or every one was tried.
     Nobody,
-    /// Some could be asked, but have as many requests as they may have.
+    /// Some are up but have reached `max_conns`.
     Full,
 }
 
 impl Upstream {
-    /// All backends are believed to be well at first.
+    /// A group; all backends count as healthy at first.
     pub fn new(settings: config::Upstream) -> Self {
         let nobody = Now {
             settings: Arc::new(config::Upstream { servers: Vec::new(), ..settings.clone() }),
@@ -125,9 +125,9 @@ impl Upstream {
         upstream
     }
 
-    /// From now on these are the settings. A backend whose address stays keeps its health, its counts and the requests
-    /// that are under way there; one that comes is believed to be well, and starts slowly if it is to; one that goes
-    /// gets no more requests, and those that it has are finished.
+    /// Replaces the settings. A backend whose address stays keeps its health, counters and requests under way. A new
+    /// one counts as healthy and starts with `slow_start`, if set. A removed one gets no more requests and finishes
+    /// those it has.
     pub fn replace(&self, settings: config::Upstream) {
         self.replace_at(settings, self.now_ms());
     }
@@ -137,7 +137,7 @@ impl Upstream {
         self.replace_all(&mut state, settings, now_ms);
     }
 
-    /// From now on these are the servers, unless the settings are no longer those that they were made from.
+    /// Replaces the servers, unless the settings have changed since they were made.
     fn replace_servers(&self, of: &Arc<config::Upstream>, servers: Vec<config::Server>) {
         let mut state = self.state();
         if Arc::ptr_eq(&self.now.load().settings, of) {
@@ -150,13 +150,13 @@ impl Upstream {
         let before = self.now.load_full();
         let is_first = before.members.is_empty();
         let places = settings.servers.iter().flat_map(|server| server.addresses.iter().map(move |at| (*at, server)));
-        // As in Nginx, nothing is gained by leaving the only backend alone.
+        // As in nginx: leaving out the only backend helps nothing.
         let is_alone = places.clone().filter(|(_, server)| !server.down).count() == 1;
         let mut states = Vec::with_capacity(settings.servers.len());
         let mut members: Vec<Arc<Member>> = Vec::with_capacity(settings.servers.len());
         for (address, server) in places {
             if members.iter().any(|member| member.backend.address() == address) {
-                // Two names have it; one request is not to be tried there twice.
+                // Two names have this address; a request must not be tried there twice.
                 continue;
             }
             let max_fails = if is_alone { 0 } else { server.max_fails };
@@ -165,7 +165,7 @@ impl Upstream {
                 Some(at) => {
                     let MemberState { health, slow_start } = &state.states[at];
                     let health = health.with(max_fails, server.fail_timeout);
-                    // Nobody would bring back what checks took out.
+                    // Without checks, nothing would bring back what they took out.
                     let health = if settings.health_check.is_none() { health.unchecked() } else { health };
                     let was_down = before.members[at].server.down && !server.down;
                     let slow_start = if was_down { SlowStart::new(now_ms, server.slow_start) } else { *slow_start };
@@ -186,27 +186,27 @@ impl Upstream {
         self.replaced.send_replace(());
     }
 
-    /// What a group does by itself, until `shutdown` turns true or its sender is gone: health checks, weights that
-    /// grow, and names that are looked up again.
+    /// The background work of a group, until `shutdown` turns true or its sender is gone: health checks, growing
+    /// weights, and name lookups.
     pub async fn run(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         tokio::select! {
-            // An error is a sender that is gone.
+            // An error means that the sender is gone.
             _ = shutdown.wait_for(|&stop| stop) => {}
             _ = async { tokio::join!(self.check_all(), self.warm_up(), self.look_up_names()) } => {}
         }
     }
 
-    /// What the group was told.
+    /// The present settings.
     pub fn settings(&self) -> Settings {
         Settings(self.now.load())
     }
 
-    /// What is counted of the whole group.
+    /// Counters of the whole group.
     pub fn metrics(&self) -> &GroupMetrics {
         &self.metrics
     }
 
-    /// All backends, in the order of the file.
+    /// All backends, in the order of the configuration.
     pub fn status(&self) -> Vec<Status> {
         let state = self.state();
         let now = self.now.load();
@@ -219,17 +219,17 @@ impl Upstream {
         now.members.iter().zip(&state.states).map(status).collect()
     }
 
-    /// The backend for a request of `client` that was already `tried` at some, told by their [ids](Pick::id). `key`
-    /// gives the [hash] of something of the request, if the request has it, and is asked if the group is balanced by
-    /// it.
+    /// Picks a backend for a request of `client` that was already `tried` at some, given by their [ids](Pick::id).
+    /// `key` returns the [hash] of a part of the request, if the request has it; it is called only if the group is
+    /// balanced by it.
     ///
-    /// A resting backend whose time is over is tried first, by one request at a time; balanced by a hash, by one of its
-    /// own. If all backends rest, none is left alone, so that the group is back as soon as one of them is. Backups have
-    /// their turn when no other can be asked.
+    /// A resting backend whose time is over is tried first, by one request at a time; with a hash, by one of its own
+    /// requests. If all backends rest, none is left out, so that the group recovers with the first of them. Backups are
+    /// used when no other backend can be.
     ///
     /// # Errors
     ///
-    /// If no backend can be asked.
+    /// If no backend can be used.
     pub fn pick(
         &self,
         client: IpAddr,
@@ -258,7 +258,7 @@ impl Upstream {
                     Err(Unpicked::Nobody) => {}
                     Err(Unpicked::Full) => none = PickError::Full,
                     Err(Unpicked::Replaced) => {
-                        // The next one is there when the lock is free.
+                        // The replacement is there once the lock is free.
                         drop(self.state());
                         continue 'again;
                     }
@@ -268,7 +268,7 @@ impl Upstream {
         }
     }
 
-    /// A request failed by the backend's fault; `why` goes to the log if that makes it rest.
+    /// Records a failure of the backend; `why` is logged if the backend rests because of it.
     pub fn failed(&self, pick: &Pick, why: &str) {
         self.failed_at(pick, why, self.now_ms());
     }
@@ -292,7 +292,7 @@ impl Upstream {
         }
     }
 
-    /// A [trial](Pick::is_trial) was answered: the backend is back.
+    /// Records that a [trial](Pick::is_trial) was answered: the backend is back.
     pub fn succeeded(&self, pick: &Pick) {
         self.succeeded_at(pick, self.now_ms());
     }
@@ -308,7 +308,7 @@ impl Upstream {
         }
     }
 
-    /// The checks changed their mind about a backend; `why` goes to the log.
+    /// Records a change of state by the checks; `why` is logged.
     fn checked(&self, backend: &Arc<Backend>, good: bool, why: &str) {
         self.checked_at(backend, good, why, self.now_ms());
     }
@@ -330,7 +330,7 @@ impl Upstream {
         }
     }
 
-    /// A backend gets requests again.
+    /// Returns a backend to use.
     fn is_back(&self, state: &mut State, now: &Now, at: usize, now_ms: u64) {
         let Member { server, backend } = &*now.members[at];
         backend.end_rest();
@@ -338,7 +338,7 @@ impl Upstream {
         self.renew_standings(state, now, now_ms);
     }
 
-    /// Lets the weights of backends that came back grow, for as long as it is polled.
+    /// Grows the weights of backends that came back, as long as it is polled.
     async fn warm_up(&self) {
         loop {
             let came_back = self.warming.notified();
@@ -349,7 +349,7 @@ impl Upstream {
         }
     }
 
-    /// Gives the weights of this time to those that are growing. How long they stay so, if any goes on growing.
+    /// Sets the growing weights for this time. Returns how long they stay valid, if any still grows.
     fn grow_at(&self, now_ms: u64) -> Option<Duration> {
         let mut state = self.state();
         if state.states.iter().any(|state| state.slow_start.is_some()) {
@@ -359,7 +359,7 @@ impl Upstream {
         state.states.iter().filter_map(|state| state.slow_start).map(|start| start.step()).min()
     }
 
-    /// What the group is, which stays so while the lock is held, and where in it this backend is, unless it has gone.
+    /// The snapshot, which stays valid while the lock is held, and the position of this backend, unless it is gone.
     fn find(&self, backend: &Arc<Backend>) -> Option<(Arc<Now>, usize)> {
         let now = self.now.load_full();
         let at = now.members.iter().position(|member| Arc::ptr_eq(&member.backend, backend))?;
@@ -370,7 +370,7 @@ impl Upstream {
         self.renew(state, before, Arc::clone(&before.settings), Arc::clone(&before.members), now_ms);
     }
 
-    /// Makes what is so from now on.
+    /// Replaces the snapshot.
     fn renew(
         &self,
         state: &mut State,
@@ -406,7 +406,7 @@ impl Upstream {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing that could panic is done halfway under this lock, so what it guards is whole in any case.
+        // Nothing under this lock can panic halfway, so its data is consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

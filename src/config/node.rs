@@ -12,7 +12,7 @@ use super::errors::{Errors, did_you_mean};
 
 static NOTHING: Value = Value::Null;
 
-/// A value of the file and the way to it.
+/// A value of the file and its path.
 pub(super) struct Node<'a> {
     path: String,
     value: &'a Value,
@@ -24,9 +24,9 @@ impl<'a> Node<'a> {
         Node { path: String::new(), value, errors }
     }
 
-    /// The value, for readers of single ones.
+    /// The value, for readers of single values.
     ///
-    /// Nothing if it has a tag: who writes `!env TOKEN` expects that something is done about it, and nothing would be.
+    /// None if it has a tag: an operator who writes `!env TOKEN` expects it to have an effect, which it has not.
     pub(super) fn value(&self) -> &'a Value {
         match self.value {
             Value::Tagged(_) => &NOTHING,
@@ -34,25 +34,25 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Notes a fault of this value.
+    /// Records an error of this value.
     pub(super) fn error(&self, message: impl Into<String>) {
         self.errors.borrow_mut().push(&self.path, message);
     }
 
-    /// Notes that this value is not what it `must` be, and says what it is.
+    /// Records that this value is not what it `must` be, and what it is.
     pub(super) fn refuse<T>(&self, must: impl Display) -> Option<T> {
         self.error(format!("{must}, is {}", self.shown()));
         None
     }
 
-    /// This value as an error message tells it: short, on one line.
+    /// This value for an error message: short, on one line.
     pub(super) fn shown(&self) -> String {
         shown(self.value)
     }
 
-    /// Reads a group of settings, then notes every key in it that `read` did not ask for.
+    /// Reads a group of settings, then records every key that `read` did not ask for.
     ///
-    /// A group without settings is an empty one, whether it is left out or all its lines are commented out.
+    /// An empty group is valid, whether it is absent or all its lines are commented out.
     pub(super) fn mapping<T>(&self, read: impl FnOnce(&mut Fields<'_>) -> T) -> T {
         let empty = Mapping::new();
         let unheard = RefCell::default();
@@ -61,7 +61,7 @@ impl<'a> Node<'a> {
             Value::Null => (&empty, self.errors),
             _ => {
                 self.refuse::<()>("must be a mapping of keys to values");
-                // Nothing more is said of a group that is none, such as that something is missing in it.
+                // Something that is not a group gets no further errors, such as missing keys.
                 (&empty, &unheard)
             }
         };
@@ -115,7 +115,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// The settings of one group; remembers which were asked for.
+/// The settings of one group; tracks which keys were read.
 pub(super) struct Fields<'a> {
     path: &'a str,
     mapping: &'a Mapping,
@@ -130,12 +130,12 @@ impl Fields<'_> {
         self.mapping.contains_key(key)
     }
 
-    /// The setting, if the file has it and it can be read.
+    /// The setting, if it is present and valid.
     pub(super) fn read<T>(&mut self, key: &'static str, how: impl FnOnce(&Node<'_>) -> Option<T>) -> Option<T> {
         if self.has(key) { how(&self.node(key)) } else { None }
     }
 
-    /// The setting; notes a fault if the file lacks it.
+    /// The setting; records an error if it is missing.
     pub(super) fn require<T>(&mut self, key: &'static str, how: impl FnOnce(&Node<'_>) -> Option<T>) -> Option<T> {
         if !self.has(key) {
             self.error(key, "is missing");
@@ -143,7 +143,7 @@ impl Fields<'_> {
         self.read(key, how)
     }
 
-    /// A group or list that is read as an empty one if the file lacks it.
+    /// A group or list that defaults to an empty one.
     pub(super) fn group<T>(&mut self, key: &'static str, how: impl FnOnce(&Node<'_>) -> T) -> T {
         self.ask(key);
         how(&self.node(key))
@@ -155,7 +155,7 @@ impl Fields<'_> {
         self.asked.push(key);
     }
 
-    /// How many of `keys` the file has; from the second on each is a fault, and `why` says the reason.
+    /// How many of `keys` are present; every one after the first is an error, for the reason `why`.
     pub(super) fn alternatives(&mut self, keys: &[&'static str], why: &str) -> usize {
         let given: Vec<&'static str> = keys.iter().copied().filter(|key| self.has(key)).collect();
         for later in given.iter().skip(1) {
@@ -164,12 +164,12 @@ impl Fields<'_> {
         given.len()
     }
 
-    /// Notes a fault of a setting.
+    /// Records an error of a setting.
     pub(super) fn error(&self, key: &'static str, message: impl Into<String>) {
         self.node(key).error(message);
     }
 
-    /// Notes a fault of the group itself.
+    /// Records an error of the group itself.
     pub(super) fn error_here(&self, message: impl Into<String>) {
         self.errors.borrow_mut().push(self.path, message);
     }
@@ -203,7 +203,7 @@ pub(super) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// Whether a key looks like a name, and not like a secret that slipped into its place.
+/// Whether a key looks like a name, and not like a secret in the wrong place.
 pub(super) fn is_word(name: &str) -> bool {
     (1..=40).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
 }

@@ -1,4 +1,4 @@
-//! The shape of the file: which settings there are, what each may be, and what it is when it is left out.
+//! The structure of the file: its settings, their values and defaults.
 
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,7 +22,7 @@ use crate::http::client::{Access, AddressHeader, Network, NetworkError, Networks
 
 const WORKER_THREADS_MAX: usize = 1024;
 
-/// Turns the file's text into settings, or into all that is wrong with it.
+/// Parses the file's text into settings, or into all of its errors.
 pub(super) fn config(yaml: &str) -> Result<Config, Errors> {
     let mut file: Value = serde_yaml::from_str(yaml).map_err(|error| Errors::one("", not_yaml(&error)))?;
     // Settings that several groups share may be written once: `timeouts: { <<: *patient, read: 5m }`.
@@ -34,7 +34,7 @@ pub(super) fn config(yaml: &str) -> Result<Config, Errors> {
     if errors.0.is_empty() { Ok(config) } else { Err(errors) }
 }
 
-/// What the parser says of the one fault at which it stopped, without the values that it may quote: some are secrets.
+/// The parser's message about the one error where it stopped, without values that it may quote: some are secrets.
 fn not_yaml(error: &serde_yaml::Error) -> String {
     let message = error.to_string();
     let place =
@@ -42,7 +42,7 @@ fn not_yaml(error: &serde_yaml::Error) -> String {
     if let Some((_, rest)) = message.split_once("duplicate entry with key ") {
         let key = rest.split(" at line ").next().unwrap_or_default().trim_matches('"');
         let key = if is_word(key) { format!("the key `{key}`") } else { "a key".to_owned() };
-        // The parser notices only at the mapping's end, and says where it began.
+        // The parser notices it only at the end of the mapping, and reports the beginning.
         format!("has {key} twice in the mapping that begins{place}")
     } else if message.contains("invalid type") || message.contains("invalid value") {
         format!(
@@ -139,7 +139,7 @@ const ADDRESS_HEADERS: [(&str, AddressHeader); 3] = [
     ("x-real-ip", AddressHeader::XRealIp),
 ];
 
-/// Who may ask, from the `allow` and `deny` of a group.
+/// Which clients are allowed, from `allow` and `deny` of a group.
 fn access(group: &mut Fields<'_>) -> Access {
     let access = Access { allow: group.group("allow", networks), deny: group.group("deny", networks) };
     if let Some(both) = access.allow.shared_with(&access.deny) {
@@ -172,7 +172,7 @@ fn network(node: &Node<'_>) -> Vec<Network> {
 
 const NETWORK: &str = "must be a network or an address, such as 10.0.0.0/8, \"2001:db8::/32\" or 192.0.2.1, or all";
 
-/// More than this nobody means.
+/// Larger than any sensible value.
 const SIZE_MAX: u64 = 1 << 40;
 
 fn limits(node: &Node<'_>) -> Limits {
@@ -214,7 +214,7 @@ fn token_file(node: &Node<'_>) -> Option<String> {
     let path = file_path(node)?;
     match std::fs::read_to_string(path) {
         Ok(content) => {
-            // An editor ends the file with a line's end, which is no part of the token.
+            // The line end that editors add is not part of the token.
             let token = bearer_token(content.trim_end());
             if token.is_none() {
                 node.error(format!("{TOKEN} in that file (its content is not shown because it may be a secret)"));

@@ -1,4 +1,4 @@
-//! The settings of a Redis: where it is, and what it has to be.
+//! The settings of a Redis: address and required durability.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,32 +6,32 @@ use std::time::Duration;
 use super::node::{Fields, Node};
 use super::value::{MILLISECOND, MINUTE, SECOND, duration, host_and_port, is_digits, is_host, secret, text};
 
-/// A Redis: where it is, and what it has to be.
+/// A Redis: address and required durability.
 #[derive(Clone, PartialEq)]
 pub struct Redis {
-    /// Where it is.
+    /// Its address.
     pub place: RedisTopology,
-    /// How long a connection may take to be made, 10 ms to 60 s; default 2 s.
+    /// Time limit of a connection, 10 ms to 60 s; default 2 s.
     pub connect_timeout: Duration,
-    /// How long one answer may take before its outcome counts as unknown, 10 ms to 60 s and less than any sale's
-    /// deadline; default 1 s.
+    /// Time limit of an answer before its outcome counts as unknown, 10 ms to 60 s and less than any sale's deadline;
+    /// default 1 s.
     pub response_timeout: Duration,
-    /// What Redis has to be set to; one that is weaker is not sold from. None: whatever it is.
+    /// The required durability; the edge does not sell from a weaker Redis. None: any.
     pub durability: Option<Durability>,
-    /// How many replicas have to have a step before it is answered. None: none.
+    /// Replicas that must have a step before it is answered. None: none.
     pub replicas: Option<Replicas>,
 }
 
-/// Where a Redis is.
+/// How to find Redis.
 #[derive(Clone, PartialEq)]
 pub enum RedisTopology {
     /// `redis://[user:password@]host[:port][/db]` or `redis+unix:///path`.
     Url(String),
-    /// Wherever Sentinels say that the primary is.
+    /// The primary that Sentinels name.
     Sentinels {
         /// `host:port` each; at least one.
         addresses: Vec<String>,
-        /// What they call the primary.
+        /// Their name for the primary.
         master: String,
         /// Redis's user, if it has one.
         user: Option<String>,
@@ -46,10 +46,10 @@ pub enum RedisTopology {
     },
 }
 
-/// What a Redis has on disk when it answers, from weak to strong.
+/// What a Redis has on disk when it answers, from weakest to strongest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Durability {
-    /// Nothing that can be relied on.
+    /// No promise.
     None,
     /// `appendfsync everysec`: all but the last second or two.
     Everysec,
@@ -57,17 +57,17 @@ pub enum Durability {
     Always,
 }
 
-/// Replicas that have to have a step before it is answered.
+/// Replicas that must have a step before it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replicas {
     /// How many, 1 to 10.
     pub acknowledge: u32,
-    /// How long they may take before the outcome counts as unknown, 1 ms to 10 s and less than the time for an answer;
-    /// default 100 ms.
+    /// How long they may take before the outcome counts as unknown, 1 ms to 10 s and less than the time limit of an
+    /// answer; default 100 ms.
     pub timeout: Duration,
 }
 
-/// Leaves the address out, which may hold a password, so that settings may be logged.
+/// Hides the address, which may contain a password, so that settings may be logged.
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { place: _, connect_timeout, response_timeout, durability, replicas } = self;
@@ -82,7 +82,7 @@ impl fmt::Debug for Redis {
 }
 
 impl Redis {
-    /// One that promises nothing.
+    /// A Redis without durability promises.
     #[must_use]
     pub fn at(url: String, connect_timeout: Duration, response_timeout: Duration) -> Self {
         Self { place: RedisTopology::Url(url), connect_timeout, response_timeout, durability: None, replicas: None }

@@ -1,32 +1,32 @@
-//! What differs between the configuration that an edge works by and one that it is to work by: what it takes on as it
-//! runs, and what it could only by being started again. Pure.
+//! Compares the running configuration with a new one: what can change at run time, and what needs a restart. Pure.
 //!
-//! The new [`Config`] is taken apart without a rest, so that nobody adds a setting and forgets to decide which it is.
+//! Destructures the new [`Config`] exhaustively (no `..`), so that a new field fails to compile until its author
+//! decides whether a reload can change it.
 
 use serde::Serialize;
 
 use crate::config::{self, Config, Errors, Listener, Route, Sale, Target, Upstream};
 
-/// What becomes of a new configuration.
+/// The result of comparing with a new configuration.
 #[derive(Debug)]
 pub struct Plan {
-    /// What the edge works by from now on: the new settings, but the old ones where only a start changes them.
+    /// The configuration to run with: the new settings, except those that need a restart.
     pub config: Config,
-    /// What is told.
+    /// What is reported.
     pub report: Report,
 }
 
-/// What became of a reload, in the names of settings.
+/// The result of a reload, as names of settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Settings that are others from now on.
+    /// Settings that have changed.
     pub changed: Vec<String>,
-    /// Settings that stay what they were until the edge is started again, or followed by an upgrade.
+    /// Settings that stay as they are until a restart or an upgrade.
     pub needs_restart: Vec<String>,
 }
 
 impl Report {
-    /// One of the two lists gets one more name.
+    /// Adds a name to one of the two lists.
     fn tell(list: &mut Vec<String>, setting: impl Into<String>) {
         let setting = setting.into();
         if !list.contains(&setting) {
@@ -34,12 +34,12 @@ impl Report {
         }
     }
 
-    /// A setting is another from now on.
+    /// Records a change.
     pub fn changed(&mut self, setting: impl Into<String>) {
         Self::tell(&mut self.changed, setting);
     }
 
-    /// Takes a setting on.
+    /// Applies a setting.
     fn take<T: PartialEq>(&mut self, setting: impl Into<String>, now: &T, wanted: T) -> T {
         if *now != wanted {
             self.changed(setting);
@@ -47,7 +47,7 @@ impl Report {
         wanted
     }
 
-    /// Leaves a setting as it is.
+    /// Keeps a setting.
     fn keep<T: PartialEq + Clone>(&mut self, setting: impl Into<String>, now: &T, wanted: &T) -> T {
         if now != wanted {
             Self::tell(&mut self.needs_restart, setting);
@@ -74,10 +74,10 @@ impl std::fmt::Display for Report {
     }
 }
 
-/// What becomes of `wanted` at an edge that works by `now`.
+/// Compares `wanted` with the running configuration `now`.
 ///
 /// # Errors
-/// If what would come of the two cannot stand together; then nothing is to be changed.
+/// If the combination of both is invalid; then nothing must change.
 pub fn plan(now: &Config, wanted: Config) -> Result<Plan, Errors> {
     let mut report = Report::default();
     let Config {
@@ -133,7 +133,7 @@ pub fn plan(now: &Config, wanted: Config) -> Result<Plan, Errors> {
         error_log: report.keep("error_log", &now.error_log, &error_log),
         request_id: report.keep("request_id", &now.request_id, &request_id),
     };
-    // Old settings that are kept stand beside new ones.
+    // Kept settings are combined with new ones.
     config.check()?;
     Ok(Plan { config, report })
 }
@@ -149,7 +149,7 @@ fn config_access(
     }
 }
 
-/// Addresses stay; what is spoken there is taken on.
+/// Addresses stay; the options of each are applied.
 fn listeners(report: &mut Report, now: &[Listener], wanted: Vec<Listener>) -> Vec<Listener> {
     let name = |listener: &Listener| format!("listen[{}]", listener.address);
     for new in wanted.iter().filter(|new| now.iter().all(|old| old.address != new.address)) {
@@ -165,7 +165,7 @@ fn listeners(report: &mut Report, now: &[Listener], wanted: Vec<Listener>) -> Ve
     now.iter().map(&mut kept).collect()
 }
 
-/// Deliveries go on as they were begun. Their group keeps its name, though it may stand elsewhere in the file.
+/// Deliveries continue unchanged. Their upstream keeps its name, but may have another position in the file.
 fn kept_delivery(
     report: &mut Report,
     now: &Config,
@@ -201,7 +201,7 @@ fn groups(report: &mut Report, now: &[Upstream], wanted: Vec<Upstream>) -> Vec<U
     wanted
 }
 
-/// Whether two groups are told the same. Where a name leads is no setting: it is looked up again while the edge runs.
+/// Whether two upstreams have the same settings. The addresses of names do not count: they are looked up at run time.
 #[must_use]
 pub fn is_the_same_group(one: &Upstream, other: &Upstream) -> bool {
     let unresolved = |group: &Upstream| {
@@ -212,7 +212,7 @@ pub fn is_the_same_group(one: &Upstream, other: &Upstream) -> bool {
     unresolved(one) == unresolved(other)
 }
 
-/// Routes know their groups by index, and those that come before may be others.
+/// Routes refer to upstreams by index, which may have changed.
 fn routes(report: &mut Report, now: &Config, wanted: Vec<Route>, groups: &[Upstream]) -> Vec<Route> {
     let by_name = |route: &Route, groups: &[Upstream]| {
         let group = match &route.target {
@@ -234,7 +234,7 @@ fn routes(report: &mut Report, now: &Config, wanted: Vec<Route>, groups: &[Upstr
     wanted
 }
 
-/// Sales neither come nor go; each takes on what its purchases are judged by.
+/// Sales are neither added nor removed; each applies the settings that its purchases are judged by.
 fn sales(report: &mut Report, now: &[Sale], wanted: Vec<Sale>) -> Vec<Sale> {
     for new in wanted.iter().filter(|new| now.iter().all(|old| old.id != new.id)) {
         report.needs_restart(format!("sales.{}", new.id));

@@ -5,8 +5,8 @@ use super::{Config, Errors};
 use crate::resolver;
 
 impl Config {
-    /// Looks up the names of all backends, and checks again what settings must satisfy together: two servers may turn
-    /// out to have one address.
+    /// Looks up the names of all backends, and checks again the relations between settings: two servers may turn out to
+    /// have the same address.
     ///
     /// # Errors
     /// Every name that has no address, unless its upstream says `unresolved: wait`, and what [`Config::check`] finds.

@@ -21,32 +21,30 @@ pub struct Sale {
     pub path: String,
     /// The Redis hash, 1 to 200 visible ASCII characters without braces; no two sales share one; default is the id.
     pub key: String,
-    /// Opens the sale with so many tickets, 1 to 1000000000, if the ledger does not have it; never changes one that it
-    /// has.
+    /// Tickets of the sale if the edge creates it, 1 to 1000000000; does not change an existing sale.
     pub total: Option<u64>,
-    /// Tickets that this edge may have under way at the ledger at a time, 1 to 100000; default 150.
+    /// Tickets that this edge may have under way at the ledger at once, 1 to 100000; default 150.
     pub local_stock: u32,
     /// Purchases that may wait in this edge for their batch, 1 to 1000000; default 10000.
     pub queue: usize,
-    /// The longest that a purchase waits for its outcome before it is told that it is unknown, 10 ms to 60 s; default
+    /// The longest wait of a purchase for its outcome, 10 ms to 60 s; then the outcome is reported as unknown; default
     /// 3 s.
     pub deadline: Duration,
     /// How long an unpaid order keeps its tickets, 1 s to 7 days and longer than the deadline; default 5 min.
     pub hold: Duration,
-    /// Tickets that one buyer may hold or have paid, 0 to 1000000; 0 is no limit. Above it buyers can be told
-    /// apart.
+    /// Tickets that one buyer may hold or have paid, 0 to 1000000; 0 means no limit. A limit requires a buyer id.
     pub per_buyer: u32,
-    /// Unpaid orders that one buyer may have at a time, 0 to 1000000; 0 is no limit. Above it buyers can be told apart.
+    /// Unpaid orders that one buyer may have at once, 0 to 1000000; 0 means no limit. A limit requires a buyer id.
     pub unpaid_per_buyer: u32,
     /// Where the buyer's id comes from.
     pub buyer: BuyerSource,
-    /// What each buyer may take: purchases that the edge does not refuse from memory.
+    /// Quota of each buyer: purchases that are not refused from memory.
     pub buyer_limits: Quota,
-    /// What admission tokens are made with; without it none is needed.
+    /// Keys of admission tokens; without them no token is needed.
     pub admission: Option<admission::Keys>,
-    /// Milliseconds since 1970; before it nothing is sold.
+    /// Unix time in milliseconds; nothing is sold before it.
     pub opens_at_ms: Option<u64>,
-    /// Milliseconds since 1970, after `opens_at_ms`; from it on nothing is sold.
+    /// Unix time in milliseconds, after `opens_at_ms`; nothing is sold from then on.
     pub closes_at_ms: Option<u64>,
     /// Whether `GET` buys, answered in the article's dialect.
     pub seed_dialect: bool,
@@ -90,7 +88,7 @@ fn purchase_path(node: &Node<'_>) -> Option<String> {
     })(node)
 }
 
-/// The keys beside it are `{key}:...`: braces in it would scatter them over a cluster.
+/// The other keys are `{key}:...`; braces in it would spread them over the slots of a cluster.
 fn redis_key(node: &Node<'_>) -> Option<String> {
     text("must be 1 to 200 visible ASCII characters without braces", |key| {
         let plain = |byte: u8| byte.is_ascii_graphic() && !b"{}".contains(&byte);

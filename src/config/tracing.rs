@@ -1,16 +1,16 @@
-//! `tracing`: where traces are sent, and how many.
+//! `tracing`: the collector, and the share of requests to trace.
 
 use super::node::Node;
 use super::value::{host_and_port, is_url_path, share, text};
 
-/// What is traced, and who is told.
+/// Tracing settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tracing {
     /// The URL of a collector that takes OTLP over HTTP.
     pub endpoint: String,
     /// The share of traces that begin here, 0 to 1.
     pub sample: f64,
-    /// What the collector knows the edge by: `service.name`.
+    /// The name of the edge at the collector: `service.name`.
     pub service: String,
 }
 
@@ -22,7 +22,7 @@ pub(super) fn tracing(node: &Node<'_>) -> Tracing {
     })
 }
 
-/// Without TLS: a collector runs beside the edge, and takes it from there.
+/// Without TLS: the collector runs beside the edge.
 fn endpoint(node: &Node<'_>) -> Option<String> {
     text("must be a URL such as http://127.0.0.1:4318/v1/traces", |url| {
         let rest = url.strip_prefix("http://")?;

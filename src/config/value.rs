@@ -1,4 +1,4 @@
-//! Single values: each function takes one from the file, or notes what it must be and what it is.
+//! Single values: each function parses one from the file, or records an error.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -89,19 +89,19 @@ pub(super) fn size(range: RangeInclusive<u64>) -> impl FnOnce(&Node<'_>) -> Opti
     }
 }
 
-/// A point in time, in milliseconds since 1970. The offset is needed, since an edge's own time zone is nobody's.
+/// A point in time, in milliseconds since 1970. The offset is required, because the time zone of an edge is not known.
 pub(super) fn time_ms(node: &Node<'_>) -> Option<u64> {
     text("must be a time with an offset, such as 2026-12-01T20:00:00+08:00", |text| {
         u64::try_from(text.parse::<Timestamp>().ok()?.as_millisecond()).ok()
     })(node)
 }
 
-/// A text that `parse` makes something of.
+/// Text that `parse` accepts.
 pub(super) fn text<T>(must: &str, parse: impl FnOnce(&str) -> Option<T>) -> impl FnOnce(&Node<'_>) -> Option<T> {
     move |node| node.value().as_str().and_then(parse).or_else(|| node.refuse(must))
 }
 
-/// A text that `parse` makes something of, and that no message may repeat.
+/// Text that `parse` accepts and that no message may repeat.
 pub(super) fn secret<T>(must: &str, parse: impl FnOnce(&str) -> Option<T>) -> impl FnOnce(&Node<'_>) -> Option<T> {
     move |node| {
         let parsed = node.value().as_str().and_then(parse);
@@ -140,9 +140,9 @@ pub(super) fn listen_address(node: &Node<'_>) -> Option<SocketAddr> {
     })(node)
 }
 
-/// A path as a request has it, in its one plain form.
+/// A path in its normal form.
 ///
-/// `*` would be taken literally, and who writes it means a pattern.
+/// `*` would be taken literally, but is meant as a pattern.
 pub(super) fn is_url_path(path: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()+,;=:@%".contains(&byte);
     path.len() <= 1024
@@ -170,12 +170,12 @@ pub(super) fn host_and_port(text: &str) -> Option<(&str, u16)> {
     is_host(host).then_some((host, port))
 }
 
-/// Digits alone; `parse` would also take a sign.
+/// Digits only; `parse` would also accept a sign.
 pub(super) fn is_digits(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Requests a second, and how many of them at once.
+/// Requests per second, and how many of them at once.
 pub(super) fn rate(limits: &mut Fields<'_>) -> (u32, u32) {
     let requests_per_second = limits.read("requests_per_second", number(0..=100_000));
     if limits.has("burst") && requests_per_second.is_none_or(|rate| rate == 0) {
@@ -185,7 +185,7 @@ pub(super) fn rate(limits: &mut Fields<'_>) -> (u32, u32) {
     (requests_per_second, limits.read("burst", number(1..=1_000_000)).unwrap_or(requests_per_second.max(1)))
 }
 
-/// What each of those that a group concerns may take.
+/// The quota of each key of a group.
 pub(super) fn quota(node: &Node<'_>) -> Quota {
     node.mapping(|limits| {
         let (requests_per_second, burst) = rate(limits);
@@ -194,7 +194,7 @@ pub(super) fn quota(node: &Node<'_>) -> Quota {
     })
 }
 
-/// The index of a group by its name.
+/// The index of an upstream by its name.
 pub(super) fn upstream_named(node: &Node<'_>, upstreams: &[&str]) -> Option<usize> {
     let name = text("must be the name of an upstream", |name| Some(name.to_owned()))(node)?;
     let index = upstreams.iter().position(|upstream| *upstream == name);

@@ -1,4 +1,4 @@
-//! One address of a group: what it has had to do, and the requests that are under way there.
+//! One address of a group: its counters and its requests under way.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::rendezvous;
 use crate::observe::telemetry::{Buckets, Waits};
 
-/// One address of a group, for as long as the group has it, whatever the settings say of it meanwhile.
+/// One address of a group, as long as the group has it, whatever the settings change meanwhile.
 ///
-/// Apart from the others in memory, since each request to it counts here.
+/// On its own cache lines, since each request counts here.
 #[repr(align(128))]
 pub struct Backend {
     id: usize,
@@ -21,31 +21,31 @@ pub struct Backend {
     sent: AtomicU64,
     failed: AtomicU64,
     under_way: AtomicU64,
-    /// How long it took to begin its answers.
+    /// Times until its responses began.
     answers: Waits,
 }
 
 const NEVER: u64 = u64::MAX;
 
-/// What a backend has had to do since it came.
+/// Counters since the backend was added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestCounters {
-    /// Requests that were given to it, those that failed included.
+    /// Requests sent, including those that failed.
     pub sent: u64,
-    /// Requests that failed by its fault: no connection, no answer in time, a broken answer.
+    /// Failed requests: no connection, no response in time, or an invalid response.
     pub failed: u64,
-    /// Requests that are there now.
+    /// Requests under way.
     pub under_way: u64,
 }
 
-/// The backend that a request goes to. It counts as under way there until this is dropped, however it ends.
+/// The backend of a request. The request counts as under way until this is dropped, however it ends.
 pub struct Pick {
     backend: Arc<Backend>,
     trial: bool,
 }
 
 impl Backend {
-    /// `id` is one that no other backend of the group has ever had.
+    /// `id` must be unique in the group, for all time.
     pub fn new(id: usize, address: SocketAddr) -> Self {
         Self {
             id,
@@ -67,7 +67,7 @@ impl Backend {
         self.address
     }
 
-    /// What is hashed of it.
+    /// Its hash.
     pub fn key(&self) -> u64 {
         self.key
     }
@@ -80,7 +80,7 @@ impl Backend {
         }
     }
 
-    /// How long it took to begin its answers, in microseconds.
+    /// Times until its responses began, in microseconds.
     pub fn answers(&self) -> Buckets {
         self.answers.buckets()
     }
@@ -89,7 +89,7 @@ impl Backend {
         self.under_way.load(Ordering::Relaxed)
     }
 
-    /// One more request, unless `most` are under way; 0 is no limit.
+    /// Counts one more request, unless `most` are under way; 0 means no limit.
     pub fn take(self: &Arc<Self>, most: u32) -> Option<Pick> {
         if most == 0 {
             self.under_way.fetch_add(1, Ordering::Relaxed);
@@ -101,17 +101,17 @@ impl Backend {
         Some(Pick { trial: self.rests(), backend: Arc::clone(self) })
     }
 
-    /// A request failed by its fault.
+    /// Counts a failure.
     pub fn count_failure(&self) {
         self.failed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Left alone until then.
+    /// Lets it rest until then.
     pub fn rest_until(&self, trial_at_ms: u64) {
         self.trial_at_ms.store(trial_at_ms, Ordering::Relaxed);
     }
 
-    /// Left alone no longer.
+    /// Ends its rest.
     pub fn end_rest(&self) {
         self.rest_until(NEVER);
     }
@@ -125,8 +125,8 @@ impl Backend {
         self.trial_at_ms.load(Ordering::Relaxed) <= now_ms
     }
 
-    /// Takes the one trial that is due, if nobody else was faster. Should it end without an outcome, because the client
-    /// left, there is another one after `again`.
+    /// Takes the one trial that is due, unless another request was faster. If it ends without a result because the
+    /// client left, the next one is due after `again`.
     pub fn begin_trial(&self, now_ms: u64, again: Duration) -> bool {
         let due = self.trial_at_ms.load(Ordering::Relaxed);
         let next = now_ms.saturating_add(u64::try_from(again.as_millis()).unwrap_or(NEVER)).min(NEVER - 1);
@@ -135,19 +135,19 @@ impl Backend {
 }
 
 impl Pick {
-    /// What tells this backend from all others that the group has ever had.
+    /// Distinguishes this backend from all others that the group has ever had.
     #[must_use]
     pub fn id(&self) -> usize {
         self.backend.id
     }
 
-    /// Where the backend is.
+    /// Its address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.backend.address
     }
 
-    /// The backend has begun to answer, so long after it was chosen.
+    /// Records that the response began, this long after the pick.
     pub fn answered(&self, after: Duration) {
         self.backend.answers.add(after);
     }
@@ -158,7 +158,7 @@ impl Pick {
         self.trial
     }
 
-    /// Whether the backend rests and this request tries it, said once.
+    /// Whether the backend rests and this request tries it; true only once.
     #[must_use]
     pub fn take_trial(&mut self) -> bool {
         std::mem::take(&mut self.trial)

@@ -1,4 +1,4 @@
-//! Active health checks: every backend is asked at its interval, whether it has requests or not.
+//! Active health checks: every backend is probed at its interval, with or without requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,8 @@ use super::health::Streak;
 use crate::config::{self, Probe};
 
 impl Upstream {
-    /// Checks all backends, each by itself so that a slow one delays no other, and those that come later too.
+    /// Checks all backends, each in its own task so that a slow one delays no other, including those that are added
+    /// later.
     pub(super) async fn check_all(self: &Arc<Self>) {
         let mut replaced = self.replaced.subscribe();
         loop {
@@ -33,7 +34,7 @@ impl Upstream {
         let check = match http_or_tcp(&settings) {
             Ok(Some(check)) => Arc::<dyn HealthCheck + Send + Sync>::from(check),
             Ok(None) => return,
-            // A path or host that no request can carry, which the settings' reader lets nobody have.
+            // A path or host that no request can carry; the reader of the settings refuses those.
             Err(error) => return log::error!("upstream {}: cannot run health checks: {error}", settings.name),
         };
         let (state, now) = (self.state(), self.now.load());
@@ -70,7 +71,7 @@ impl Upstream {
     }
 }
 
-/// The check that the settings ask for. How often it must agree is our business, not the check's.
+/// The configured probe. `rise` and `fall` are applied here, not by the probe.
 fn http_or_tcp(upstream: &config::Upstream) -> Result<Option<Box<dyn HealthCheck + Send + Sync>>> {
     let Some(settings) = &upstream.health_check else {
         return Ok(None);
@@ -86,7 +87,7 @@ fn http_or_tcp(upstream: &config::Upstream) -> Result<Option<Box<dyn HealthCheck
 }
 
 fn http_check(upstream: &config::Upstream, path: &str, timeout: Duration) -> Result<HttpHealthCheck> {
-    // The constructor panics if it cannot use the host, so it is given a harmless one first.
+    // The constructor panics for an invalid host, so it gets a harmless one first.
     let mut check = HttpHealthCheck::new("localhost", false);
     check.req.insert_header(http::header::HOST, upstream.default_host())?;
     check.req.set_raw_path(path.as_bytes())?;
@@ -100,7 +101,7 @@ fn http_check(upstream: &config::Upstream, path: &str, timeout: Duration) -> Res
     Ok(check)
 }
 
-/// An error without the details that Pingora adds for each layer.
+/// An error without the details of Pingora's layers.
 fn reason(error: &Error) -> String {
     match error.etype() {
         ErrorType::CustomCode(what, code) => format!("{what} {code}"),

@@ -1,14 +1,14 @@
-//! What is known of one backend's health: what requests met (passive), and what the checks found (active).
+//! The health of one backend: from requests (passive) and from checks (active).
 //!
-//! Pure: time is passed in, in milliseconds since some beginning.
+//! Pure: time is passed in, in milliseconds.
 
 use std::time::Duration;
 
 /// The health of one backend.
 ///
-/// Passively, as Nginx's `max_fails` and `fail_timeout`: so many failures within the time, and the backend *rests* for
-/// that time; then one request may try it, and its outcome decides. Actively, it is *out* from the check that took it
-/// out to the check that brings it back, and meanwhile requests have no say.
+/// Passive, as nginx's `max_fails` and `fail_timeout`: after that many failures within the time, the backend *rests*
+/// for that time; then one request may try it, and its result decides. Active: the backend is *out* from the check that
+/// took it out until the check that brings it back; meanwhile requests do not matter.
 #[derive(Debug, Clone)]
 pub struct Health {
     max_fails: u32,
@@ -20,24 +20,24 @@ pub struct Health {
 }
 
 impl Health {
-    /// A backend that is well. `max_fails` 0: failures never make it rest.
+    /// A healthy backend. With `max_fails` 0, failures never let it rest.
     pub fn new(max_fails: u32, fail_timeout: Duration) -> Self {
         let fail_timeout_ms = u64::try_from(fail_timeout.as_millis()).unwrap_or(u64::MAX);
         Self { max_fails, fail_timeout_ms, fails: 0, first_fail_ms: 0, resting: false, out: false }
     }
 
-    /// The same health, judged by these settings from now on.
+    /// The same health under new settings.
     pub fn with(&self, max_fails: u32, fail_timeout: Duration) -> Self {
         let Self { fails, first_fail_ms, resting, out, .. } = *self;
         Self { fails, first_fail_ms, resting, out, ..Self::new(max_fails, fail_timeout) }
     }
 
-    /// The same health without checks: nobody would take back what they took out.
+    /// The same health without checks: nothing would bring back what they took out.
     pub fn unchecked(self) -> Self {
         Self { out: false, ..self }
     }
 
-    /// A request failed here. Until when the backend is to be left alone, if it is.
+    /// Records a failed request. Returns until when the backend rests, if it does.
     pub fn failed(&mut self, now_ms: u64) -> Option<u64> {
         if self.max_fails == 0 || self.out {
             return None;
@@ -53,24 +53,24 @@ impl Health {
         self.resting.then(|| now_ms.saturating_add(self.fail_timeout_ms))
     }
 
-    /// A request that tried a resting backend was answered.
+    /// Records that a trial of a resting backend was answered.
     pub fn succeeded(&mut self) {
         self.fails = 0;
         self.resting = false;
     }
 
-    /// The checks take the backend out, or bring it back. What requests met before counts no longer.
+    /// Records the result of the checks. Earlier failures of requests no longer count.
     pub fn checked(&mut self, good: bool) {
         self.out = !good;
         self.succeeded();
     }
 
-    /// Neither left alone nor taken out.
+    /// Neither resting nor out.
     pub fn is_well(&self) -> bool {
         !self.resting && !self.out
     }
 
-    /// Left alone because requests failed.
+    /// Resting because requests failed.
     pub fn is_resting(&self) -> bool {
         self.resting
     }
@@ -81,7 +81,7 @@ impl Health {
     }
 }
 
-/// How many checks in a row have contradicted what is believed of a backend.
+/// How many checks in a row contradict the present state of a backend.
 #[derive(Debug)]
 pub struct Streak {
     good: bool,
@@ -89,13 +89,13 @@ pub struct Streak {
 }
 
 impl Streak {
-    /// What is believed of a backend before the first check.
+    /// The state before the first check.
     pub fn new(good: bool) -> Self {
         Self { good, against: 0 }
     }
 
-    /// One more check. The new belief, if this check changes it: `rise` good ones in a row bring a backend back, `fall`
-    /// bad ones take it out.
+    /// Records a check. Returns the new state if it changes: `rise` successes in a row bring a backend back, `fall`
+    /// failures take it out.
     pub fn checked(&mut self, good: bool, rise: usize, fall: usize) -> Option<bool> {
         if good == self.good {
             self.against = 0;

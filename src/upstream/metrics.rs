@@ -1,12 +1,12 @@
-//! What is counted of a group of backends.
+//! Counters of a group of backends.
 
 use crate::observe::telemetry::{Codes, Waits};
 
-/// What is counted of a group of backends.
+/// Counters of a group of backends.
 #[derive(Debug, Default)]
 pub struct GroupMetrics {
-    /// Requests by what their clients were answered.
+    /// Requests by status class.
     pub codes: Codes,
-    /// How long they took, from their head to the end of the answer; not those that became a tunnel.
+    /// Their durations, from the request head to the end of the response; without tunnels.
     pub waits: Waits,
 }

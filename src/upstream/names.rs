@@ -1,4 +1,4 @@
-//! Backends by name: looked up again and again, since addresses come and go.
+//! Backends by name, which are looked up again at an interval.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -11,8 +11,7 @@ use crate::config::{self, Server};
 use crate::resolver::Resolver;
 
 impl Upstream {
-    /// Looks the names of the group up at their interval, and follows them. A name that cannot be resolved keeps the
-    /// addresses that it had.
+    /// Looks up the names of the group at their interval. A name that cannot be resolved keeps its addresses.
     pub(super) async fn look_up_names(&self) {
         let mut replaced = self.replaced.subscribe();
         let mut unresolved = BTreeSet::new();
@@ -27,7 +26,7 @@ impl Upstream {
             };
             tokio::select! {
                 () = follow => {}
-                // What was begun by older settings is of no use.
+                // A lookup by older settings is discarded.
                 gone = replaced.changed() => if gone.is_err() { return },
             }
         }
@@ -48,7 +47,7 @@ impl Upstream {
                     }
                     server.addresses = followed(&server.addresses, &found);
                 }
-                // Once for each time that it begins.
+                // Logged once per failure period.
                 Err(error) if unresolved.insert(name.clone()) => {
                     log::warn!("upstream {}: {name} cannot be resolved, its addresses stay: {error}", settings.name);
                 }
@@ -74,8 +73,8 @@ impl Upstream {
     }
 }
 
-/// The addresses `found`: first those that were there `before`, in their order. DNS servers turn the order round with
-/// each answer, and that alone is no change.
+/// The addresses `found`, those that were there `before` first and in their order. DNS servers rotate their answers,
+/// which is no change.
 fn followed(before: &[SocketAddr], found: &[SocketAddr]) -> Vec<SocketAddr> {
     let stay = before.iter().filter(|address| found.contains(address));
     let mut come: Vec<SocketAddr> = found.iter().filter(|address| !before.contains(address)).copied().collect();
