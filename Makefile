@@ -91,6 +91,8 @@ test: ## checks the formatting, lints, runs all tests, and each benchmark row fo
 	@failed=; \
 	scripts/lint || failed="$$failed lint"; \
 	echo "cargo test --workspace --no-fail-fast"; cargo test --workspace --no-fail-fast || failed="$$failed tests"; \
+	CARGO_TARGET_DIR='$(BUILT)/bench' cargo test --manifest-path bench/Cargo.toml --workspace --no-fail-fast || \
+		failed="$$failed bench-tests"; \
 	$(MAKE) --no-print-directory bench-smoke PRODUCT='$(BUILT)/debug' || failed="$$failed bench-smoke"; \
 	[ -z "$$failed" ] || { echo "At fault, see above:$$failed"; exit 1; }
 

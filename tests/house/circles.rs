@@ -11,6 +11,7 @@ fn no_folder_has_an_import_circle() {
         Crate::read("src", "spikegate", &[]),
         Crate::read("upstreams/src", "spikegate_orders", &[]),
         Crate::read("bench/suite/src", "suite", &[]),
+        Crate::read("bench/designs/src", "designs", &[]),
         Crate::read("bench/stores/src", "stores", &[]),
         Crate::read("tests", "tests", &["house"]),
     ];
