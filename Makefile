@@ -21,7 +21,7 @@ PRODUCT ?=
 SCHEDULE ?=
 SEED ?=
 
-# Of `make fuzz`: one target (config, forwarded, head, journal, jwt, proxy_header, reply, request) or all.
+# Of `make fuzz`: one target (chunked, config, forwarded, head, journal, jwt, proxy_header, reply, request) or all.
 TARGET ?=
 
 # How often `make bench-designs` measures, and how many tickets are sold each time.

@@ -8,6 +8,7 @@ pub use crate::config::fuzz::check as config;
 pub use crate::http::client::forwarded::fuzz::check as forwarded;
 pub use crate::sale::request::fuzz::check as request;
 pub use crate::traffic::front::head::fuzz::check as head;
+pub use crate::traffic::front::head::fuzz::chunked::check as chunked;
 pub use crate::traffic::front::proxy_protocol::fuzz::check as proxy_header;
 
 use crate::delivery::fuzz::can_be_told;
@@ -30,7 +31,8 @@ mod tests {
     type Check = fn(&[u8]);
 
     /// Each is the name of a binary in `fuzz/` and of a folder in `fuzz/corpus`.
-    const TARGETS: [(&str, Check); 8] = [
+    const TARGETS: [(&str, Check); 9] = [
+        ("chunked", super::chunked),
         ("config", super::config),
         ("forwarded", super::forwarded),
         ("head", super::head),

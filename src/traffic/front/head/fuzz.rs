@@ -8,6 +8,12 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::*;
 
+pub(crate) mod chunked;
+
+thread_local! {
+    static RUNTIME: Runtime = Builder::new_current_thread().build().expect("a runtime");
+}
+
 /// What is clear is read in the same way by Pingora and by whoever knows nothing but the standard, and does not change
 /// with what comes before its end or behind it.
 pub fn check(bytes: &[u8]) {
@@ -82,9 +88,6 @@ struct Seen {
 
 /// What Pingora makes of it: nothing if it refuses or wants more.
 fn by_pingora(bytes: &[u8]) -> Option<Seen> {
-    thread_local! {
-        static RUNTIME: Runtime = Builder::new_current_thread().build().expect("a runtime");
-    }
     let reading = async {
         let mut session = HttpSession::new(Box::new(Cursor::new(Vec::new())));
         session.set_pipelined_prefix(BytesMut::from(bytes));

@@ -1,0 +1,69 @@
+//! What holds of every chunked body, whatever its bytes: the front leaves it to Pingora, and Pingora ends it where the
+//! standard does.
+
+use super::*;
+
+const HEAD: &[u8] = b"POST /buy/ticket HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// A body that Pingora takes as whole is the one that a reader of RFC 9112, 7.1 finds, and a body without extensions and
+/// trailers that such a reader finds is taken.
+pub fn check(bytes: &[u8]) {
+    let request = [HEAD, bytes].concat();
+    assert!(!matches!(parse(&request, &mut Room::default()), Parsed::Clear(_)), "{}", bytes.escape_ascii());
+    let strict = by_the_standard(bytes);
+    match (body_by_pingora(&request), &strict) {
+        (Some(body), Some((expected, _))) => assert_eq!(&body, expected, "{}", bytes.escape_ascii()),
+        (Some(body), None) => panic!("{}: {}", body.escape_ascii(), bytes.escape_ascii()),
+        (None, Some((_, is_plain))) => assert!(!is_plain, "{}", bytes.escape_ascii()),
+        (None, None) => {}
+    }
+}
+
+/// The body, and whether it has neither extensions nor trailers; nothing if it is not whole or not as the standard has it.
+fn by_the_standard(mut rest: &[u8]) -> Option<(Vec<u8>, bool)> {
+    let (mut body, mut is_plain) = (Vec::new(), true);
+    let line = |rest: &mut &[u8]| {
+        let end = rest.windows(2).position(|two| two == b"\r\n")?;
+        let line = rest[..end].to_vec();
+        *rest = &rest[end + 2..];
+        Some(line)
+    };
+    loop {
+        let size = line(&mut rest)?;
+        let digits = size.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let extensions = &size[digits..];
+        if !extensions.is_empty() {
+            is_plain = false;
+            // Pingora lets white space stand before the line's end, too. What it sends on has none.
+            let begin = extensions.trim_ascii();
+            if !(begin.is_empty() || begin.starts_with(b";")) || extensions.contains(&b'\n') {
+                return None;
+            }
+        }
+        let size = usize::from_str_radix(std::str::from_utf8(&size[..digits]).ok()?, 16).ok()?;
+        if size == 0 {
+            break;
+        }
+        body.extend(rest.get(..size)?);
+        rest = rest[size..].strip_prefix(b"\r\n")?;
+    }
+    while !line(&mut rest)?.is_empty() {
+        is_plain = false;
+    }
+    Some((body, is_plain))
+}
+
+/// The body that Pingora reads; nothing if it refuses it or wants more.
+fn body_by_pingora(request: &[u8]) -> Option<Vec<u8>> {
+    let reading = async {
+        let mut session = HttpSession::new(Box::new(Cursor::new(Vec::new())));
+        session.set_pipelined_prefix(BytesMut::from(request));
+        session.read_request().await.ok()??;
+        let mut body = Vec::new();
+        while let Some(piece) = session.read_body_bytes().await.ok()? {
+            body.extend(piece);
+        }
+        Some(body)
+    };
+    RUNTIME.with(|runtime| runtime.block_on(reading))
+}
