@@ -112,6 +112,10 @@ fn attacks() -> Vec<(&'static str, Expect, String)> {
         ("a size with a sign", Refused, chunks("+5\r\nhello\r\n0\r\n\r\n%")),
         ("a size with 0x", Refused, chunks("0x5\r\nhello\r\n0\r\n\r\n%")),
         ("a negative size", Refused, chunks("-1\r\nhello\r\n0\r\n\r\n%")),
+        // Pingora takes them, and writes chunks of its own to the backend.
+        ("white space after a size", Either(b"hello"), chunks("5 \t\r\nhello\r\n0\r\n\r\n")),
+        ("a lone LF in an extension", Either(b"hello"), chunks("5;a\nb\r\nhello\r\n0\r\n\r\n")),
+        ("a request in an extension", Either(b"hello"), chunks("5;\n0\n\n%\r\nhello\r\n0\r\n\r\n")),
         ("no size", Either(b""), chunks("\r\nhello\r\n0\r\n\r\n%")),
         ("a size beyond all numbers", Refused, chunks("10000000000000005\r\nhello\r\n0\r\n\r\n%")),
         ("a chunk longer than it says", Refused, chunks("3\r\nhello\r\n0\r\n\r\n%")),
