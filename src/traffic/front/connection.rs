@@ -42,9 +42,11 @@ thread_local! {
 
 /// A connection while the front door holds it.
 pub struct Connection {
+    /// The first field, because fields are dropped in order: the edge exits once the last `front` is gone, and TLS must
+    /// send its close_notify before that.
+    wire: Wire,
     front: Arc<Front>,
     door: Arc<Door>,
-    wire: Wire,
     /// Where the client is.
     client: SocketAddr,
     /// Counts it.
