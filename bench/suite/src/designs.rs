@@ -24,7 +24,7 @@ mod shop;
 const POPULATION: usize = 2_000;
 const HOLDS: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(60)];
 
-/// Between these lines docs/internals/designs.md is written anew.
+/// The text of docs/internals/designs.md between these lines is generated.
 const BEGIN: &str = "<!-- `make bench-designs` writes from here -->\n";
 const END: &str = "<!-- to here -->\n";
 

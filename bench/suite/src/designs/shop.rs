@@ -276,7 +276,7 @@ impl Shop {
         }
     }
 
-    /// Tickets that are sold, as whoever sells them counts them.
+    /// Sold tickets, as counted by the design that sells them.
     pub fn sold(&self) -> Result<u64, String> {
         if self.design.has_edge() {
             let port = REDIS.port().to_string();
